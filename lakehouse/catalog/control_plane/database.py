@@ -1,0 +1,96 @@
+"""Engine and transactions of the control-plane database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from lakehouse.catalog.errors import ConfigurationError, LakehouseError, StorageError
+
+SQLITE_BUSY_TIMEOUT_S = 60
+
+
+class Database:
+    """One engine; every change goes through `transaction()`.
+
+    On SQLite write transactions start with BEGIN IMMEDIATE, so that a transaction which read before it writes never
+    fails half-way because another writer came between; WAL keeps readers unblocked and `synchronous=FULL` makes an
+    acknowledged commit survive power loss.
+    """
+
+    def __init__(self, url: str, max_connections: int = 10) -> None:
+        parsed = make_url(url)
+        self.url = url
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigurationError(f"MOSAICOD_DB_URL: unsupported database {parsed.get_backend_name()!r}")
+        options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": max_connections, "max_overflow": 0}
+        if self.is_sqlite:
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True
+        self.engine: Engine = create_engine(parsed, **options)
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A read-write transaction: committed on leaving, rolled back on any error.
+
+        Raises:
+            StorageError: If the database fails.
+        """
+        with self._translated_errors(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A read-only transaction that sees one consistent state and never waits for writers.
+
+        Raises:
+            StorageError: If the database fails.
+        """
+        options: dict[str, Any] = (
+            {"sqlite_read_only": True} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        )
+        with (
+            self._translated_errors(),
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except LakehouseError:
+            raise
+        except OperationalError as error:
+            raise StorageError("the database is not available or too busy") from error
+        except SQLAlchemyError as error:
+            raise StorageError("the database refused the operation") from error
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    # SQLAlchemy must not emit its own BEGIN: see _begin_sqlite.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get("sqlite_read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

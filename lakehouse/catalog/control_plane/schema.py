@@ -1,0 +1,143 @@
+"""The relational schema of the control plane, on SQLite and PostgreSQL alike.
+
+The Iceberg SQL catalog keeps its two tables (`iceberg_tables`, `iceberg_namespace_properties`) in the same database, so
+that one transaction can move table pointers and these rows together.
+
+Times are Unix nanoseconds. JSON is kept as text: it must come back value-identical, key order included.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from lakehouse.catalog.locators import MAX_NAME_LENGTH
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives automatic row ids only to INTEGER primary keys.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+sequences = Table(
+    "sequences",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("name", String(MAX_NAME_LENGTH), nullable=False, unique=True),
+    Column("user_metadata", Text, nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("sequence_id", RowId, ForeignKey("sequences.id", ondelete="CASCADE"), nullable=False, index=True),
+    # The capability to write; never shown again after creation.
+    Column("uuid", String(36), nullable=False, unique=True),
+    # The public identity used by clients of older generations in place of the locator.
+    Column("public_uuid", String(36), nullable=False, unique=True),
+    Column("ulid", String(26), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+    Column("completed_at_ns", BigInteger),
+    sqlite_autoincrement=True,
+)
+
+topics = Table(
+    "topics",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("sequence_id", RowId, ForeignKey("sequences.id", ondelete="CASCADE"), nullable=False),
+    Column("session_id", RowId, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("path", String(MAX_NAME_LENGTH), nullable=False),
+    Column("ontology_tag", Text, nullable=False),
+    Column("serialization_format", String(16), nullable=False),
+    Column("user_metadata", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+    Column("completed_at_ns", BigInteger),
+    # Known once the upload began: the exact Arrow schema (IPC bytes) and the Iceberg table ("namespace.table").
+    Column("arrow_schema", LargeBinary),
+    Column("table_identifier", Text),
+    # Known once the upload ended.
+    Column("row_count", BigInteger, nullable=False, server_default="0"),
+    Column("total_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("chunk_count", BigInteger, nullable=False, server_default="0"),
+    Column("start_ns", BigInteger),
+    Column("end_ns", BigInteger),
+    UniqueConstraint("sequence_id", "path"),
+    Index("ix_topics_table_identifier", "table_identifier"),
+    sqlite_autoincrement=True,
+)
+
+# Data files of topics whose session is still open. Finalizing moves them into Iceberg manifests and removes the rows.
+data_files = Table(
+    "data_files",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("topic_id", RowId, ForeignKey("topics.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("ordinal", BigInteger, nullable=False),
+    Column("entry", LargeBinary, nullable=False),
+    UniqueConstraint("topic_id", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("sequence_id", RowId, ForeignKey("sequences.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("topic_id", RowId, ForeignKey("topics.id", ondelete="CASCADE"), index=True),
+    Column("notification_type", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("at_ns", BigInteger, nullable=False, index=True),
+    Column("operation", String(64), nullable=False),
+    Column("resource", Text, nullable=False),
+    # Which door and, once keys are on, which key acted.
+    Column("actor", Text, nullable=False),
+    Column("details", Text, nullable=False, server_default="{}"),
+    sqlite_autoincrement=True,
+)
+
+# Named leases: one owner at a time for work that must not run twice, taken over when the owner stops renewing.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("expires_at_ns", BigInteger, nullable=False),
+)
+
+# Files that no snapshot, topic or upload refers to any more, waiting for their retention to end.
+orphan_files = Table(
+    "orphan_files",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("marked_at_ns", BigInteger, nullable=False),
+)

@@ -1,0 +1,114 @@
+"""The one error hierarchy of the project.
+
+Every error a user can meet is a `LakehouseError`. Its class says what happened; each door (Flight gateway,
+command line, Dagster) maps classes to its own vocabulary in exactly one place. Texts are for people: they name the
+thing, say what is allowed, stay under `MAX_MESSAGE_LENGTH` characters and never contain a path of the server.
+
+The mixins `Transient` and `Terminal` carry the decision to retry in the type.
+"""
+
+MAX_MESSAGE_LENGTH = 1000
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE_LENGTH) -> str:
+    """Cut `text` to at most `limit` characters, marking the cut."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def quoted(name: object, limit: int = 200) -> str:
+    """A name as it appears in an error text: printable, quoted, and short even when the input was not."""
+    return "'" + shorten(str(name).encode("unicode_escape").decode("ascii"), limit) + "'"
+
+
+class LakehouseError(Exception):
+    """Root of all errors raised on purpose.
+
+    Attributes:
+        message: The text for the user, already shortened.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.message = shorten(message)
+        super().__init__(self.message)
+
+
+class Transient:
+    """Mixin: the same call may succeed later, unchanged."""
+
+
+class Terminal:
+    """Mixin: the same call will fail again until something else changes."""
+
+
+class BadRequestError(LakehouseError, Terminal, ValueError):
+    """Input that is malformed whatever the state of the lake."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Bad request: {message}")
+
+
+class InvalidNameError(BadRequestError):
+    """A sequence, topic or session locator that breaks the naming rules (protocol section 5.3)."""
+
+
+class InvalidUuidError(BadRequestError):
+    """A text that is not a UUID."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(f"{quoted(text)} is not a valid UUID")
+
+
+class UnsupportedSchemaError(BadRequestError):
+    """An Arrow schema that cannot be stored losslessly, or lacks the `timestamp_ns` column."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Unsupported schema: {message}")
+
+
+class InvalidDataError(BadRequestError):
+    """Record batches that break their own schema or the Arrow format."""
+
+
+class NotFoundError(LakehouseError, Terminal, LookupError):
+    """The named sequence, session or topic does not exist."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"{kind} {quoted(name)} not found")
+
+
+class AlreadyExistsError(LakehouseError, Terminal):
+    """The name is taken."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"{kind} {quoted(name)} already exists")
+
+
+class StateError(LakehouseError, Terminal):
+    """The object exists but its state forbids the operation (protocol section 7.3)."""
+
+
+class PermissionDeniedError(LakehouseError, Terminal):
+    """The caller does not hold the capability or the permission the operation needs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Unauthorized: {message}")
+
+
+class ResourceExhaustedError(LakehouseError, Transient):
+    """A limit of this server (message size, open uploads, memory) is reached."""
+
+
+class CommitConflictError(LakehouseError, Transient):
+    """Other writers kept winning the race for a table until the retries ran out."""
+
+
+class UploadCancelledError(LakehouseError, Terminal):
+    """The client went away in the middle of an upload."""
+
+
+class StorageError(LakehouseError, Transient):
+    """The warehouse or the database could not be read or written."""
+
+
+class ConfigurationError(LakehouseError, Terminal):
+    """A setting is missing, malformed or contradicts another."""

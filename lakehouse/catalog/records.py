@@ -1,0 +1,95 @@
+"""What the control plane knows about sequences, sessions and topics, as plain immutable records."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lakehouse.catalog.locators import SessionLocator, TopicLocator
+from lakehouse.catalog.time_window import TimeInterval
+
+
+class SessionState(StrEnum):
+    OPEN = "open"
+    FINALIZED = "finalized"
+
+
+class TopicState(StrEnum):
+    EMPTY = "empty"
+    UPLOADING = "uploading"
+    FINALIZED = "finalized"
+
+
+class SerializationFormat(StrEnum):
+    """A storage hint; never changes what is on the wire (protocol section 11.5)."""
+
+    DEFAULT = "default"
+    RAGGED = "ragged"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRecord:
+    id: int
+    name: str
+    user_metadata: dict[str, Any]
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    id: int
+    sequence_id: int
+    locator: SessionLocator
+    uuid: str
+    public_uuid: str
+    state: SessionState
+    created_at_ns: int
+    completed_at_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRecord:
+    """One topic.
+
+    Attributes:
+        arrow_schema: IPC bytes of the exact uploaded schema; None before the upload began.
+        table_identifier: `namespace.table` of the Iceberg table; None before the upload began.
+        interval: Smallest and largest timestamp present; None without rows.
+        total_bytes: Sum of the stored file sizes.
+        session_is_finalized: Whether the rows are in the Iceberg table (else in recorded, unpublished files).
+    """
+
+    id: int
+    sequence_id: int
+    session_id: int
+    locator: TopicLocator
+    session_locator: SessionLocator
+    session_is_finalized: bool
+    uuid: str
+    ontology_tag: str
+    serialization_format: SerializationFormat
+    user_metadata: dict[str, Any]
+    state: TopicState
+    created_at_ns: int
+    completed_at_ns: int | None
+    arrow_schema: bytes | None
+    table_identifier: str | None
+    row_count: int
+    total_bytes: int
+    chunk_count: int
+    interval: TimeInterval | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationRecord:
+    """A note on a sequence, or on a topic when `topic_path` is given."""
+
+    sequence: str
+    topic_path: str | None
+    notification_type: str
+    message: str
+    created_at_ns: int
+
+    @property
+    def name(self) -> str:
+        return self.sequence if self.topic_path is None else f"{self.sequence}/{self.topic_path}"

@@ -1,0 +1,167 @@
+"""All settings, read once from the environment (and a `.env` file in the working directory).
+
+Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Without any variable everything lives under
+`LAKEHOUSE_HOME`, by default `./.lakehouse`.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlparse
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lakehouse.catalog.errors import ConfigurationError
+
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Sizes are in bytes, durations in seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_prefix="LAKEHOUSE_", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    home: Path = Field(
+        Path(".lakehouse"), validation_alias="LAKEHOUSE_HOME", description="directory of the embedded database and files"
+    )
+    db_url: str = Field(
+        "", validation_alias="MOSAICOD_DB_URL", description="database URL; empty: SQLite at LAKEHOUSE_HOME/lakehouse.db"
+    )
+    max_db_connections: int = Field(
+        10, ge=2, validation_alias="MOSAICOD_MAX_DB_CONNECTIONS", description="size of the connection pool"
+    )
+    store_endpoint: str = Field(
+        "",
+        validation_alias="MOSAICOD_STORE_ENDPOINT",
+        description="object store endpoint URL or file:///dir; empty: LAKEHOUSE_HOME",
+    )
+    store_bucket: str = Field(
+        "warehouse",
+        min_length=1,
+        validation_alias="MOSAICOD_STORE_BUCKET",
+        description="bucket, or directory below a file endpoint",
+    )
+    store_access_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_ACCESS_KEY")
+    store_secret_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_SECRET_KEY")
+
+    max_grpc_message_size: int = Field(
+        50 * MIB,
+        ge=4 * MIB,
+        le=512 * MIB,
+        validation_alias="MOSAICOD_MAX_GRPC_MESSAGE_SIZE",
+        description="largest accepted message, bytes",
+    )
+    target_message_size: int = Field(
+        25 * MIB,
+        ge=64 * 1024,
+        validation_alias="MOSAICOD_TARGET_MESSAGE_SIZE",
+        description="target size of streamed batches, bytes",
+    )
+    max_batch_size: int = Field(
+        8192, ge=1, validation_alias="MOSAICOD_MAX_BATCH_SIZE", description="largest number of rows in a streamed batch"
+    )
+    max_chunk_size: int = Field(
+        128 * MIB,
+        ge=0,
+        validation_alias="MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES",
+        description="target of a data file, bytes of Arrow data; 0: unlimited",
+    )
+    max_concurrent_writes: int = Field(
+        0,
+        ge=0,
+        validation_alias="MOSAICOD_MAX_CONCURRENT_WRITES",
+        description="concurrent encode-and-store operations; 0: default parallelism",
+    )
+    default_parallelism: int = Field(
+        0,
+        ge=0,
+        validation_alias="MOSAICOD_DEFAULT_PARALLELISM",
+        description="override of the detected number of cores; 0: detect",
+    )
+    encoding_buffer_size: int = Field(
+        16 * MIB,
+        ge=1 * MIB,
+        validation_alias="MOSAICOD_PARQUET_IN_MEMORY_ENCODING_BUFFER_SIZE",
+        description="Arrow bytes buffered per upload before a row group is encoded",
+    )
+    upload_memory_budget: int = Field(
+        512 * MIB,
+        ge=16 * MIB,
+        validation_alias="LAKEHOUSE_UPLOAD_MEMORY_BUDGET",
+        description="Arrow bytes buffered by all open uploads of one process together",
+    )
+    snapshots_to_keep: int = Field(
+        20, ge=1, validation_alias="LAKEHOUSE_SNAPSHOTS_TO_KEEP", description="untagged snapshots kept per table"
+    )
+    snapshot_min_age: int = Field(
+        300,
+        ge=0,
+        validation_alias="LAKEHOUSE_SNAPSHOT_MIN_AGE",
+        description="seconds a snapshot's own metadata files outlive it, so that running readers finish",
+    )
+    cleanup_time_interval: int = Field(
+        86400,
+        ge=0,
+        validation_alias="MOSAICOD_CLEANUP_TIME_INTERVAL",
+        description="seconds between cleanup cycles; 0: off",
+    )
+    cleanup_retention_duration: int = Field(
+        86400,
+        ge=0,
+        validation_alias="MOSAICOD_CLEANUP_RETENTION_DURATION",
+        description="seconds between marking and purging of orphans; 0: at once",
+    )
+
+    @field_validator("store_endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, value: str) -> str:
+        if value and not value.startswith(("file://", "http://", "https://", "s3://")):
+            raise ValueError("must be a URL such as file:///srv/lake or https://s3.example.org")
+        return value
+
+    @model_validator(mode="after")
+    def _message_target_fits_the_limit(self) -> Self:
+        if self.target_message_size > self.max_grpc_message_size:
+            raise ValueError("MOSAICOD_TARGET_MESSAGE_SIZE must not exceed MOSAICOD_MAX_GRPC_MESSAGE_SIZE")
+        return self
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Read the settings.
+
+        Raises:
+            ConfigurationError: If a variable is malformed; the text names it.
+        """
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+            raise ConfigurationError(f"invalid configuration: {problems}") from None
+
+    @property
+    def parallelism(self) -> int:
+        return self.default_parallelism or os.cpu_count() or 1
+
+    @property
+    def concurrent_writes(self) -> int:
+        return self.max_concurrent_writes or self.parallelism
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database that holds the control plane and the Iceberg catalog."""
+        if not self.db_url:
+            return f"sqlite:///{self.home.resolve() / 'lakehouse.db'}"
+        scheme, separator, rest = self.db_url.partition("://")
+        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else self.db_url
+
+    @property
+    def warehouse_uri(self) -> str:
+        """Root URI of all table files, without trailing slash."""
+        if not self.store_endpoint:
+            return (self.home.resolve() / self.store_bucket).as_uri()
+        if self.store_endpoint.startswith("file://"):
+            return (Path(unquote(urlparse(self.store_endpoint).path)) / self.store_bucket).as_uri()
+        return f"s3://{self.store_bucket}"
