@@ -1,6 +1,7 @@
 """Names and locators: the only place that knows their grammar (protocol sections 5.1 and 5.3)."""
 
 import re
+import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Self
@@ -11,6 +12,7 @@ MAX_NAME_LENGTH = 1024
 
 _FORBIDDEN = re.compile(r"""[\x00-\x20\x7f!"'*£$%&.]""")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_\- ]+")
 
 
@@ -143,3 +145,24 @@ def check_metadata_keys(value: object) -> None:
                 pending.append(child)
         elif isinstance(current, list):
             pending.extend(current)
+
+
+def check_text(kind: str, text: object, *, max_length: int = 4096) -> str:
+    """Check free text such as an ontology tag: non-empty, bounded, and storable by every database.
+
+    Raises:
+        BadRequestError: If it is not.
+    """
+    if not isinstance(text, str) or not text:
+        raise BadRequestError(f"{kind} must be a non-empty text")
+    if len(text) > max_length:
+        raise BadRequestError(f"{kind} {quoted(text, 80)} is longer than {max_length} characters")
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadRequestError(f"{kind} {quoted(text, 80)} contains a character that cannot be stored")
+    return text
+
+
+def new_ulid(now_ns: int) -> str:
+    """A fresh ULID for the moment `now_ns` (Unix ns): 48 bits of milliseconds, 80 random bits, Crockford base 32."""
+    value = (now_ns // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -5, -5))

@@ -1,0 +1,95 @@
+"""From rows of the control plane to records, and back to JSON text."""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select
+
+from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
+from lakehouse.catalog.locators import SessionLocator, TopicLocator
+from lakehouse.catalog.records import (
+    SequenceRecord,
+    SerializationFormat,
+    SessionRecord,
+    SessionState,
+    TopicRecord,
+    TopicState,
+)
+from lakehouse.catalog.time_window import TimeInterval
+
+
+def to_json(value: dict[str, Any]) -> str:
+    # ASCII only: PostgreSQL refuses NUL and lone surrogates in text, their JSON escapes pass everywhere.
+    return json.dumps(value, separators=(",", ":"))
+
+
+def sequence_record(row: Row[Any]) -> SequenceRecord:
+    return SequenceRecord(row.id, row.name, json.loads(row.user_metadata), row.created_at_ns)
+
+
+def select_sessions() -> Select[Any]:
+    """Sessions with the name of their sequence, in creation order."""
+    return (
+        select(sessions, sequences.c.name.label("sequence_name")).join_from(sessions, sequences).order_by(sessions.c.id)
+    )
+
+
+def session_record(row: Row[Any]) -> SessionRecord:
+    return SessionRecord(
+        id=row.id,
+        sequence_id=row.sequence_id,
+        locator=SessionLocator(row.sequence_name, row.ulid),
+        uuid=row.uuid,
+        public_uuid=row.public_uuid,
+        state=SessionState(row.state),
+        created_at_ns=row.created_at_ns,
+        completed_at_ns=row.completed_at_ns,
+    )
+
+
+def select_topics() -> Select[Any]:
+    """Topics with the names of their sequence and session, in creation order."""
+    return (
+        select(
+            topics, sequences.c.name.label("sequence_name"), sessions.c.ulid, sessions.c.state.label("session_state")
+        )
+        .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
+        .join(sessions, topics.c.session_id == sessions.c.id)
+        .order_by(topics.c.id)
+    )
+
+
+def topic_record(row: Row[Any]) -> TopicRecord:
+    return TopicRecord(
+        id=row.id,
+        sequence_id=row.sequence_id,
+        session_id=row.session_id,
+        locator=TopicLocator(row.sequence_name, row.path),
+        session_locator=SessionLocator(row.sequence_name, row.ulid),
+        session_is_finalized=row.session_state == SessionState.FINALIZED,
+        uuid=row.uuid,
+        ontology_tag=row.ontology_tag,
+        serialization_format=SerializationFormat(row.serialization_format),
+        user_metadata=json.loads(row.user_metadata),
+        state=TopicState(row.state),
+        created_at_ns=row.created_at_ns,
+        completed_at_ns=row.completed_at_ns,
+        arrow_schema=row.arrow_schema,
+        table_identifier=row.table_identifier,
+        row_count=row.row_count,
+        total_bytes=row.total_bytes,
+        chunk_count=row.chunk_count,
+        interval=None if row.start_ns is None else TimeInterval(row.start_ns, row.end_ns),
+    )
+
+
+def find_sequence(connection: Connection, name: str, *, lock: bool = False) -> SequenceRecord | None:
+    query = select(sequences).where(sequences.c.name == name)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else sequence_record(row)
+
+
+def find_topic(connection: Connection, locator: TopicLocator) -> TopicRecord | None:
+    query = select_topics().where(sequences.c.name == locator.sequence, topics.c.path == locator.path)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else topic_record(row)

@@ -1,0 +1,108 @@
+"""Sequences: one recording each, identified by name."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.rows import (
+    find_sequence,
+    select_sessions,
+    select_topics,
+    sequence_record,
+    session_record,
+    to_json,
+    topic_record,
+)
+from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
+from lakehouse.catalog.deletion import Deletion
+from lakehouse.catalog.errors import AlreadyExistsError, NotFoundError
+from lakehouse.catalog.locators import check_metadata_keys, parse_sequence_name
+from lakehouse.catalog.records import SequenceRecord, SessionRecord, TopicRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceDescription:
+    """A sequence with all its sessions and topics, each in creation order."""
+
+    sequence: SequenceRecord
+    sessions: list[SessionRecord]
+    topics: list[TopicRecord]
+
+
+class Sequences:
+    """Creates, lists, describes and deletes sequences."""
+
+    def __init__(self, database: Database, deletion: Deletion) -> None:
+        self._database = database
+        self._deletion = deletion
+
+    def create(self, name: str, user_metadata: dict[str, Any] | None = None) -> SequenceRecord:
+        """Create an empty sequence.
+
+        Raises:
+            InvalidNameError: If the name breaks the rules.
+            BadRequestError: If a metadata key does.
+            AlreadyExistsError: If the name is taken.
+        """
+        parse_sequence_name(name)
+        check_metadata_keys(user_metadata or {})
+        values = {"name": name, "user_metadata": to_json(user_metadata or {}), "created_at_ns": time.time_ns()}
+        with self._database.transaction() as connection:
+            try:
+                row = connection.execute(insert(sequences).values(values).returning(sequences)).one()
+            except IntegrityError:
+                raise AlreadyExistsError("sequence", name) from None
+            return sequence_record(row)
+
+    def get(self, name: str) -> SequenceRecord:
+        """The sequence of that name.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        parse_sequence_name(name)
+        with self._database.snapshot() as connection:
+            record = find_sequence(connection, name)
+        if record is None:
+            raise NotFoundError("sequence", name)
+        return record
+
+    def names(self) -> list[str]:
+        """The names of all sequences, sorted by code point."""
+        with self._database.snapshot() as connection:
+            return sorted(connection.scalars(select(sequences.c.name)))
+
+    def describe(self, name: str) -> SequenceDescription:
+        """The sequence with its sessions and topics, as of one moment.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        parse_sequence_name(name)
+        with self._database.snapshot() as connection:
+            sequence = find_sequence(connection, name)
+            if sequence is None:
+                raise NotFoundError("sequence", name)
+            return SequenceDescription(
+                sequence,
+                [
+                    session_record(row)
+                    for row in connection.execute(select_sessions().where(sessions.c.sequence_id == sequence.id))
+                ],
+                [
+                    topic_record(row)
+                    for row in connection.execute(select_topics().where(topics.c.sequence_id == sequence.id))
+                ],
+            )
+
+    def delete(self, name: str) -> None:
+        """Delete the sequence with all sessions, topics, rows and notifications, whatever their state.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        self._deletion.delete_sequence(parse_sequence_name(name))
