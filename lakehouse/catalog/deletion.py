@@ -1,0 +1,152 @@
+"""Deleting topics, sessions and sequences: rows, control plane and SQL metadata vanish in one transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
+
+from lakehouse.catalog import audit
+from lakehouse.catalog.commit import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.rows import select_topics, topic_record
+from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
+from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.errors import NotFoundError
+from lakehouse.catalog.locators import SessionLocator, TopicLocator
+from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.records import TopicRecord
+from lakehouse.catalog.storage import Warehouse
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is to be deleted: the row itself, and which topics go with it.
+
+    A topic path is unique within its sequence, and a table holds one path: so the rows of a topic are exactly the
+    rows of its sequence in its table, and every deletion drops whole files of that partition.
+    """
+
+    kind: str
+    name: str
+    table: Table
+    row_id: Callable[[Connection], int | None]
+    topics_of: Callable[[int], ColumnElement[bool]]
+
+
+class Deletion:
+    """Plans and commits deletions, in any state of what is deleted."""
+
+    def __init__(
+        self, database: Database, warehouse: Warehouse, committer: Committer, metadata_tables: MetadataTables
+    ) -> None:
+        self._database = database
+        self._warehouse = warehouse
+        self._committer = committer
+        self._metadata_tables = metadata_tables
+
+    def delete_sequence(self, name: str) -> None:
+        """See `Sequences.delete`."""
+        self._delete(
+            _Target(
+                "sequence",
+                name,
+                sequences,
+                lambda connection: connection.scalar(select(sequences.c.id).where(sequences.c.name == name)),
+                lambda row_id: topics.c.sequence_id == row_id,
+            )
+        )
+
+    def delete_session(self, locator: SessionLocator) -> None:
+        """See `Sessions.delete`."""
+        query = (
+            select(sessions.c.id)
+            .join_from(sessions, sequences)
+            .where(sequences.c.name == locator.sequence, sessions.c.ulid == locator.ulid)
+        )
+        self._delete(
+            _Target(
+                "session",
+                str(locator),
+                sessions,
+                lambda connection: connection.scalar(query),
+                lambda row_id: topics.c.session_id == row_id,
+            )
+        )
+
+    def delete_topic(self, locator: TopicLocator) -> None:
+        """See `Topics.delete`."""
+        query = (
+            select(topics.c.id)
+            .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
+            .where(sequences.c.name == locator.sequence, topics.c.path == locator.path)
+        )
+        self._delete(
+            _Target(
+                "topic",
+                str(locator),
+                topics,
+                lambda connection: connection.scalar(query),
+                lambda row_id: topics.c.id == row_id,
+            )
+        )
+
+    def _delete(self, target: _Target) -> None:
+        actor = audit.current_actor()
+        unpublished: list[str] = []
+
+        def prepare() -> CommitPlan:
+            with self._database.snapshot() as connection:
+                row_id = target.row_id(connection)
+                if row_id is None:
+                    raise NotFoundError(target.kind, target.name)
+                condition = target.topics_of(row_id)
+                members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
+            published = [topic for topic in members if topic.session_is_finalized]
+
+            def apply(connection: Connection) -> None:
+                unpublished[:] = _remove(connection, target, row_id, published)
+                audit.record(connection, f"{target.kind}_delete", target.name, actor=actor, topics=len(members))
+
+            return CommitPlan(
+                self._changes(target, published), apply, summary={"mosaico.deleted": f"{target.kind} {target.name}"}
+            )
+
+        self._committer.commit(prepare)
+        # Nobody can refer to them any more; what a crash leaves here is found by orphan cleanup.
+        self._warehouse.delete(unpublished)
+
+    def _changes(self, target: _Target, published: list[TopicRecord]) -> list[TableChange]:
+        changes = [
+            TableChange(topic.table_identifier, delete_sequence=topic.locator.sequence)
+            for topic in published
+            if topic.table_identifier is not None and topic.row_count > 0
+        ]
+        if published or target.table is not topics:
+            changes += self._metadata_tables.retract(target.kind, target.name)
+        return changes
+
+
+def _remove(connection: Connection, target: _Target, row_id: int, published: list[TopicRecord]) -> list[str]:
+    """Remove the row and all below it; returns the URIs of files that were never published.
+
+    Raises:
+        NotFoundError: If someone else was faster.
+        StalePlanError: If a session was finalized since the plan was made.
+    """
+    # Lock the row of the target and of its sessions in the order every writer takes them: sequence, session, topic.
+    connection.execute(select(target.table.c.id).where(target.table.c.id == row_id).with_for_update())
+    condition = target.topics_of(row_id)
+    session_ids = select(topics.c.session_id).where(condition)
+    connection.execute(select(sessions.c.id).where(sessions.c.id.in_(session_ids)).order_by("id").with_for_update())
+    connection.execute(select(topics.c.id).where(condition).order_by("id").with_for_update())
+    now_published = connection.scalars(
+        select(topics.c.id).join_from(topics, sessions).where(and_(condition, sessions.c.state == "finalized"))
+    )
+    if set(now_published) != {topic.id for topic in published}:
+        raise StalePlanError
+    entries = connection.scalars(
+        select(data_files.c.entry).join_from(data_files, topics).where(condition)
+    ).all()
+    if connection.execute(delete(target.table).where(target.table.c.id == row_id)).rowcount != 1:
+        raise NotFoundError(target.kind, target.name)
+    return [DataFileEntry.from_bytes(entry).path for entry in entries]

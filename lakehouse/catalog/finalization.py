@@ -1,0 +1,107 @@
+"""Finalizing a session: everything it holds becomes visible to every reader in one transaction."""
+
+import time
+from collections import defaultdict
+
+from sqlalchemy import Connection, delete, select, update
+
+from lakehouse.catalog import audit
+from lakehouse.catalog.commit import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.rows import (
+    find_sequence,
+    select_sessions,
+    select_topics,
+    session_record,
+    topic_record,
+)
+from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
+from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.errors import NotFoundError, StateError, quoted
+from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.records import SessionRecord, SessionState, TopicRecord, TopicState
+
+
+class Finalization:
+    """Turns an open session into a commit over its topic tables, the metadata tables and the control plane."""
+
+    def __init__(self, database: Database, committer: Committer, metadata_tables: MetadataTables) -> None:
+        self._database = database
+        self._committer = committer
+        self._metadata_tables = metadata_tables
+
+    def finalize(self, session_uuid: str) -> None:
+        """See `Sessions.finalize`."""
+        actor = audit.current_actor()
+        self._committer.commit(lambda: self._prepare(session_uuid, actor))
+
+    def _prepare(self, session_uuid: str, actor: str) -> CommitPlan:
+        with self._database.snapshot() as connection:
+            row = connection.execute(select_sessions().where(sessions.c.uuid == session_uuid)).one_or_none()
+            if row is None:
+                raise NotFoundError("session", session_uuid)
+            session = session_record(row)
+            members = [topic_record(r) for r in connection.execute(select_topics().where(topics.c.session_id == row.id))]
+            _check_ready(session, members)
+            entries = _recorded_files(connection, session.id)
+            sequence = find_sequence(connection, session.locator.sequence)
+        if sequence is None:
+            raise NotFoundError("session", session_uuid)
+        completed_at_ns = time.time_ns()
+        changes = [
+            TableChange(topic.table_identifier, add=entries[topic.id])
+            for topic in members
+            if topic.table_identifier is not None and entries[topic.id]
+        ]
+        changes += self._metadata_tables.publish(sequence, session, members, completed_at_ns)
+
+        def apply(connection: Connection) -> None:
+            _mark_finalized(connection, session, {topic.id for topic in members}, completed_at_ns)
+            audit.record(connection, "session_finalize", session.locator, actor=actor, topics=len(members))
+
+        return CommitPlan(changes, apply, summary={"mosaico.session": str(session.locator)})
+
+
+def _check_ready(session: SessionRecord, members: list[TopicRecord]) -> None:
+    if session.state is SessionState.FINALIZED:
+        raise StateError(f"session {quoted(session.locator)} is already finalized")
+    if not members:
+        raise StateError(f"session {quoted(session.locator)} is empty: it has no topic")
+    for topic in members:
+        if topic.state is TopicState.EMPTY:
+            raise StateError(f"topic {quoted(topic.locator)} has not been uploaded yet")
+        if topic.state is TopicState.UPLOADING:
+            raise StateError(f"topic {quoted(topic.locator)} is still uploading, or its upload broke off")
+
+
+def _recorded_files(connection: Connection, session_id: int) -> dict[int, list[DataFileEntry]]:
+    entries: dict[int, list[DataFileEntry]] = defaultdict(list)
+    query = (
+        select(data_files.c.topic_id, data_files.c.entry)
+        .join_from(data_files, topics)
+        .where(topics.c.session_id == session_id)
+        .order_by(data_files.c.topic_id, data_files.c.ordinal)
+    )
+    for topic_id, entry in connection.execute(query):
+        entries[topic_id].append(DataFileEntry.from_bytes(entry))
+    return entries
+
+
+def _mark_finalized(
+    connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int
+) -> None:
+    # The session's row first: it orders this against topic_create, deletes and another finalize.
+    marked = connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session.id, sessions.c.state == SessionState.OPEN)
+        .values(state=SessionState.FINALIZED, completed_at_ns=completed_at_ns)
+    )
+    if marked.rowcount != 1:
+        state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
+        if state is None:
+            raise NotFoundError("session", session.uuid)
+        raise StateError(f"session {quoted(session.locator)} is already finalized")
+    current = connection.execute(select(topics.c.id).where(topics.c.session_id == session.id)).scalars().all()
+    if set(current) != planned_topics:
+        raise StalePlanError
+    connection.execute(delete(data_files).where(data_files.c.topic_id.in_(planned_topics)))
