@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path(".lakehouse"), validation_alias="LAKEHOUSE_HOME", description="directory of the embedded database and files"
+        Path(".lakehouse"),
+        validation_alias="LAKEHOUSE_HOME",
+        description="directory of the embedded database and files",
     )
     db_url: str = Field(
         "", validation_alias="MOSAICOD_DB_URL", description="database URL; empty: SQLite at LAKEHOUSE_HOME/lakehouse.db"
