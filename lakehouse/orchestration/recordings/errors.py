@@ -1,0 +1,40 @@
+"""What can be wrong with a recording."""
+
+from lakehouse.catalog.errors import LakehouseError, Terminal, quoted
+
+
+class RecordingError(LakehouseError, Terminal):
+    """Root of the errors about a recording; `name` is its file or folder name, never a path."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"Recording {quoted(name)}: {reason}")
+
+
+class UnreadableRecordingError(RecordingError):
+    """The container is damaged, truncated beyond use, or cannot be opened."""
+
+
+class UnsupportedRecordingError(RecordingError):
+    """The container is intact as far as we can tell, but of a kind or version we do not read."""
+
+
+class EmptyRecordingError(RecordingError):
+    """The recording holds no message at all, so there is nothing a sequence could show."""
+
+
+class AlreadyIngestedError(RecordingError):
+    """A sequence of this name holds exactly this recording (same content hash)."""
+
+    def __init__(self, name: str, sequence: str) -> None:
+        self.sequence = sequence
+        super().__init__(name, f"already ingested as sequence {quoted(sequence)}")
+
+
+class MessageDefinitionError(LakehouseError, Terminal):
+    """The definition of a message type is missing, malformed, or cannot be turned into columns."""
+
+    def __init__(self, message_type: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"The definition of {quoted(message_type)} cannot be used: {reason}")
