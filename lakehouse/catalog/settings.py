@@ -29,6 +29,17 @@ class Settings(BaseSettings):
         validation_alias="LAKEHOUSE_HOME",
         description="directory of the embedded database and files",
     )
+    drop_folder: Path = Field(
+        Path("drop"),
+        validation_alias="LAKEHOUSE_DROP_FOLDER",
+        description="folder watched for recordings; a relative path is below LAKEHOUSE_HOME",
+    )
+    drop_settle_time: int = Field(
+        5,
+        ge=0,
+        validation_alias="LAKEHOUSE_DROP_SETTLE_TIME",
+        description="seconds a dropped recording must stay unchanged before it is ingested",
+    )
     db_url: str = Field(
         "", validation_alias="MOSAICOD_DB_URL", description="database URL; empty: SQLite at LAKEHOUSE_HOME/lakehouse.db"
     )
@@ -142,6 +153,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
             raise ConfigurationError(f"invalid configuration: {problems}") from None
+
+    @property
+    def drop_path(self) -> Path:
+        return (self.home / self.drop_folder).resolve()
 
     @property
     def parallelism(self) -> int:

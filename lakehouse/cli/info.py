@@ -1,0 +1,28 @@
+"""`lakehouse info`: where everything lives and how it is set."""
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import make_url
+
+from lakehouse import __version__
+from lakehouse.catalog.settings import Settings
+
+
+def info() -> None:
+    """Show the version, where data lives, and every setting with its value."""
+    settings = Settings.load()
+    database = make_url(settings.database_url).render_as_string(hide_password=True)
+    typer.echo(f"lakehouse {__version__}\ndatabase  {database}\nwarehouse {settings.warehouse_uri}\n")
+    table = Table("variable", "value", "meaning", box=None, header_style="bold")
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            shown = "set" if value.get_secret_value() else "-"
+        elif name == "db_url":
+            shown = database if value else "-"
+        else:
+            shown = str(value) or "-"
+        table.add_row(str(field.validation_alias), shown, field.description or "")
+    Console().print(table)

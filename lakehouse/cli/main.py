@@ -1,0 +1,56 @@
+"""The `lakehouse` command: one program, one module per command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lakehouse import __version__
+from lakehouse.catalog.errors import LakehouseError
+from lakehouse.cli import info, ingest, maintain, run, sequences
+
+app = typer.Typer(
+    name="lakehouse",
+    help=(
+        "Mosaico Lakehouse: robot recordings as Apache Iceberg tables.\n\n"
+        "Without any configuration everything lives under ./.lakehouse; see `lakehouse info` for every setting."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(run.run)
+app.command("ingest")(ingest.ingest)
+app.command("sequences")(sequences.sequences)
+app.command("cleanup")(maintain.cleanup)
+app.command("info")(info.info)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lakehouse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors meant for people end it with status 1 and one line on standard error."""
+    try:
+        app()
+    except LakehouseError as error:
+        typer.secho(f"error: {error.message}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()
