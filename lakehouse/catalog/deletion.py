@@ -144,9 +144,7 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     )
     if set(now_published) != {topic.id for topic in published}:
         raise StalePlanError
-    entries = connection.scalars(
-        select(data_files.c.entry).join_from(data_files, topics).where(condition)
-    ).all()
+    entries = connection.scalars(select(data_files.c.entry).join_from(data_files, topics).where(condition)).all()
     if connection.execute(delete(target.table).where(target.table.c.id == row_id)).rowcount != 1:
         raise NotFoundError(target.kind, target.name)
     return [DataFileEntry.from_bytes(entry).path for entry in entries]

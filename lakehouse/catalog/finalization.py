@@ -41,7 +41,8 @@ class Finalization:
             if row is None:
                 raise NotFoundError("session", session_uuid)
             session = session_record(row)
-            members = [topic_record(r) for r in connection.execute(select_topics().where(topics.c.session_id == row.id))]
+            of_session = select_topics().where(topics.c.session_id == session.id)
+            members = [topic_record(row) for row in connection.execute(of_session)]
             _check_ready(session, members)
             entries = _recorded_files(connection, session.id)
             sequence = find_sequence(connection, session.locator.sequence)

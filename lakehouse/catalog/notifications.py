@@ -2,7 +2,7 @@
 
 import time
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic
@@ -54,28 +54,23 @@ class Notifications:
             target = _target(connection, resource)
             if target is None:
                 return []
-            sequence_id, topic_id = target
-            rows = connection.execute(
-                select(notifications)
-                .where(notifications.c.sequence_id == sequence_id, notifications.c.topic_id.is_not_distinct_from(topic_id))
-                .order_by(notifications.c.id)
-            )
+            rows = connection.execute(select(notifications).where(_notes_on(target)).order_by(notifications.c.id))
             sequence, path = (resource, None) if isinstance(resource, str) else (resource.sequence, resource.path)
             return [
-                NotificationRecord(sequence, path, row.notification_type, row.message, row.created_at_ns) for row in rows
+                NotificationRecord(sequence, path, row.notification_type, row.message, row.created_at_ns)
+                for row in rows
             ]
 
     def purge(self, resource: str | TopicLocator) -> None:
         """Remove all notes on exactly this resource; none is fine."""
         with self._database.transaction() as connection:
             if target := _target(connection, resource):
-                sequence_id, topic_id = target
-                connection.execute(
-                    delete(notifications).where(
-                        notifications.c.sequence_id == sequence_id,
-                        notifications.c.topic_id.is_not_distinct_from(topic_id),
-                    )
-                )
+                connection.execute(delete(notifications).where(_notes_on(target)))
+
+
+def _notes_on(target: tuple[int, int | None]) -> ColumnElement[bool]:
+    sequence_id, topic_id = target
+    return and_(notifications.c.sequence_id == sequence_id, notifications.c.topic_id.is_not_distinct_from(topic_id))
 
 
 def _target(connection: Connection, resource: str | TopicLocator) -> tuple[int, int | None] | None:

@@ -60,9 +60,8 @@ class DropFolder:
                     continue
             except FileNotFoundError:
                 continue
-            yield DroppedRecording(
-                path, sum(file.st_size for file in files), max((max(file.st_mtime_ns, file.st_ctime_ns) for file in files), default=0)
-            )
+            modified_ns = max((max(file.st_mtime_ns, file.st_ctime_ns) for file in files), default=0)
+            yield DroppedRecording(path, sum(file.st_size for file in files), modified_ns)
 
     def mark_ingested(self, path: Path) -> None:
         """Move a recording of this folder aside; recordings elsewhere stay where they are."""

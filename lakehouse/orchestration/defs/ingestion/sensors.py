@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.orchestration.defs.ingestion.assets import sequences
+from lakehouse.orchestration.defs.ingestion.assets import RecordingConfig, sequences
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_recording
 from lakehouse.orchestration.drop_folder import DropFolder
 from lakehouse.orchestration.partitions import sequence_partitions
@@ -11,6 +11,7 @@ from lakehouse.orchestration.recordings.naming import sequence_name_of
 from lakehouse.orchestration.resources import LakehouseResource
 
 MAX_RUNS_PER_TICK = 20
+ASSET_OP = sequences.key.to_python_identifier()
 
 
 @dg.sensor(
@@ -40,7 +41,7 @@ def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: Lakehouse
         requests[name] = dg.RunRequest(
             run_key=recording.version,
             partition_key=name,
-            run_config=dg.RunConfig(ops={sequences.key.to_python_identifier(): {"config": {"path": str(recording.path)}}}),
+            run_config=dg.RunConfig(ops={ASSET_OP: RecordingConfig(path=str(recording.path))}),
             tags={"lakehouse/recording": recording.path.name},
         )
         if len(requests) == MAX_RUNS_PER_TICK:

@@ -1,0 +1,124 @@
+"""Reads the ingested sequence back through two independent doors, and tells what is there."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import polars as pl
+from mosaicolabs import MosaicoClient
+from mosaicolabs.models.sensors import IMU
+from pyiceberg.catalog.sql import SqlCatalog
+from rich.console import Console
+from rich.table import Table
+
+from demo.services import HOST, DemoError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.settings import Settings
+from lakehouse.cli.formatting import human_bytes, human_span, human_time
+
+IMU_TOPIC = "imu/front"
+SLICE_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Swerve:
+    """The moment of the greatest lateral acceleration: Unix ns and m/s²."""
+
+    timestamp_ns: int
+    lateral_acceleration: float
+
+
+def find_swerve(table_identifier: str, sequence: str) -> tuple[Swerve, pl.DataFrame]:
+    """Find the hardest lateral acceleration with Polars, straight from the Iceberg table.
+
+    Returns:
+        The moment, and all rows of the sequence as (timestamp_ns, lateral) in time order.
+    """
+    settings = Settings.load()
+    catalog = SqlCatalog("lake", uri=settings.database_url, warehouse=settings.warehouse_uri)
+    rows = (
+        pl.scan_iceberg(catalog.load_table(table_identifier))
+        .filter(pl.col("sequence") == sequence)
+        .select("timestamp_ns", pl.col("acceleration").struct.field("y").alias("lateral"))
+        .sort("timestamp_ns")
+        .collect()
+    )
+    hardest = rows[rows["lateral"].abs().arg_max() or 0]
+    return Swerve(hardest["timestamp_ns"][0], hardest["lateral"][0]), rows
+
+
+def read_with_sdk(port: int, sequence: str, swerve: Swerve) -> tuple[list[str], list[IMU], list[int]]:
+    """List the sequences and stream two seconds around the swerve with the official SDK."""
+    start_ns, end_ns = swerve.timestamp_ns - SLICE_NS // 2, swerve.timestamp_ns + SLICE_NS // 2
+    with MosaicoClient.connect(host=HOST, port=port) as client:
+        names = client.list_sequences()
+        handler = client.topic_handler(sequence, IMU_TOPIC)
+        if handler is None:
+            raise DemoError(f"the SDK does not find topic {sequence}/{IMU_TOPIC}")
+        messages = list(handler.get_data_streamer(start_timestamp_ns=start_ns, end_timestamp_ns=end_ns))
+    samples = [message.get_data(IMU) for message in messages]
+    return names, [sample for sample in samples if sample is not None], [message.timestamp_ns for message in messages]
+
+
+def print_report(console: Console, sequence: str, gateway_port: int, dagster_port: int, run_id: str) -> None:
+    """Read the sequence back, compare the two readers, and print what happened.
+
+    Raises:
+        DemoError: If the readers disagree.
+    """
+    with Lakehouse.open(Settings.load()) as lake:
+        description = lake.sequences.describe(sequence)
+        imu_table = lake.topics.get(TopicLocator(sequence, IMU_TOPIC)).table_identifier
+    if imu_table is None:
+        raise DemoError(f"topic {IMU_TOPIC} holds no rows")
+
+    console.rule(f"[bold]sequence {sequence}")
+    table = Table("topic", "type", "rows", "span", "size", "files", "Iceberg table", box=None, header_style="bold")
+    for topic in description.topics:
+        table.add_row(
+            topic.locator.path,
+            topic.ontology_tag,
+            f"{topic.row_count:,}",
+            human_span(topic.interval),
+            human_bytes(topic.total_bytes),
+            str(topic.chunk_count),
+            f"lake.{topic.table_identifier}",
+        )
+    console.print(table)
+
+    swerve, rows = find_swerve(imu_table, sequence)
+    names, samples, timestamps = read_with_sdk(gateway_port, sequence, swerve)
+    in_slice = rows.filter(
+        pl.col("timestamp_ns").is_between(
+            swerve.timestamp_ns - SLICE_NS // 2, swerve.timestamp_ns + SLICE_NS // 2, closed="left"
+        )
+    )
+    lateral = [sample.acceleration.y for sample in samples]
+    if in_slice["timestamp_ns"].to_list() != timestamps or in_slice["lateral"].to_list() != lateral:
+        raise DemoError("the SDK and Polars read different rows")
+
+    console.rule("[bold]read back")
+    console.print(f"official SDK      lists {names}")
+    console.print(f"Polars            finds the hardest lateral acceleration of {imu_table}:")
+    console.print(f"                  {swerve.lateral_acceleration:+.2f} m/s² at {human_time(swerve.timestamp_ns)} UTC")
+    console.print(f"both              read the same {len(samples)} IMU rows in the 2 s around it, value for value")
+    console.print(_sparkline([value or 0.0 for value in lateral]))
+
+    console.rule("[bold]try next")
+    console.print(f"Dagster UI        http://{HOST}:{dagster_port}")
+    console.print(f"this ingestion    http://{HOST}:{dagster_port}/runs/{run_id}")
+    console.print(f"gateway           grpc://{HOST}:{gateway_port}   (MosaicoClient.connect(host, port))")
+    console.print(f"drop a recording  cp FILE {Settings.load().drop_path}")
+    console.print("look around       .venv/bin/lakehouse sequences [NAME], .venv/bin/lakehouse --help")
+    console.print(f"open with SQL     catalog 'lake' at {Settings.load().database_url}")
+
+
+def _sparkline(values: list[float], width: int = 72) -> str:
+    """Lateral acceleration over the slice, one character per bucket mean."""
+    blocks = " ▁▂▃▄▅▆▇█"
+    size = max(1, len(values) // width)
+    means = deque(sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size))
+    low, high = min(means), max(means)
+    scale = (len(blocks) - 1) / ((high - low) or 1.0)
+    line = "".join(blocks[round((mean - low) * scale)] for mean in means)
+    return f"lateral m/s²      {low:+.1f} {line} {high:+.1f}"

@@ -1,0 +1,99 @@
+"""`make demo`: the whole product on one machine, from a recording to rows in two independent readers.
+
+Starts the gateway and the Dagster UI on the embedded default, launches the ingestion of the shipped recording in
+Dagster, reads it back with the official SDK and with Polars, prints what happened, and stays up until Ctrl-C.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from demo.services import HOST, DemoError, Services, require_free_port
+
+PROJECT = Path(__file__).resolve().parent.parent
+RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--once", action="store_true", help="print the report and leave, stopping everything")
+    parser.add_argument("--port", type=int, default=6726, help="port of the gateway")
+    parser.add_argument("--ui-port", type=int, default=3000, help="port of the Dagster UI")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = _arguments()
+    console = Console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    home = Path(os.environ.setdefault("LAKEHOUSE_HOME", ".lakehouse"))
+    try:
+        require_free_port(arguments.port, "the gateway", "PORT")
+        require_free_port(arguments.ui_port, "the Dagster UI", "UI_PORT")
+        with Services(home) as services:
+            _run(console, services, arguments)
+    except DemoError as error:
+        console.print(f"[bold red]demo failed:[/] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+    return 0
+
+
+def _run(console: Console, services: Services, arguments: argparse.Namespace) -> None:
+    # After the ports are checked: these imports take seconds, an error about ports should not.
+    from mosaicolabs import MosaicoClient
+
+    from demo.dagster_client import DagsterInstance
+    from demo.report import print_report
+    from lakehouse.orchestration.recordings.naming import sequence_name_of
+
+    def gateway_answers() -> bool:
+        try:
+            with MosaicoClient.connect(host=HOST, port=arguments.port, timeout=1):
+                return True
+        except Exception:  # whatever the client raises while nobody listens yet
+            return False
+
+    dagster = DagsterInstance(arguments.ui_port)
+    sequence = sequence_name_of(RECORDING)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting the gateway", total=None)
+        services.start_gateway(arguments.port)
+        services.start_dagster(arguments.ui_port, PROJECT)
+        services.wait_until("gateway", gateway_answers)
+        progress.update(task, description=f"gateway listens on grpc://{HOST}:{arguments.port}", total=1, completed=1)
+        task = progress.add_task("starting the Dagster UI", total=None)
+        services.wait_until("dagster", dagster.is_ready)
+        progress.update(task, description=f"Dagster UI on http://{HOST}:{arguments.ui_port}", total=1, completed=1)
+        task = progress.add_task("ingesting", total=None)
+        run_id = dagster.launch_ingestion(RECORDING, sequence)
+        dagster.wait_for(
+            run_id,
+            lambda status: progress.update(
+                task, description=f"ingesting {RECORDING.name} in Dagster: {status.lower()}"
+            ),
+        )
+        progress.update(task, description=f"ingested {RECORDING.name} in Dagster", total=1, completed=1)
+        task = progress.add_task("reading it back", total=None)
+        progress.update(task, description="reading it back with the SDK and Polars", total=1, completed=1)
+    print_report(console, sequence, arguments.port, arguments.ui_port, run_id)
+    if not arguments.once:
+        console.print("\nRunning. Press Ctrl-C to stop.")
+        services.wait_for_any_end()
+        raise DemoError("a service ended by itself; see the logs folder below LAKEHOUSE_HOME")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
