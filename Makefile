@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# Where the demo listens.
+PORT    ?= 6726
+UI_PORT ?= 3000
+
 .DEFAULT_GOAL := help
 
 help: ## Show what each target does
@@ -19,8 +23,29 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 install: $(VENV)/.installed ## Create .venv with the locked dependencies
 
-lock: ## Resolve requirements.lock again from pyproject.toml
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate --universal \
-	  --all-extras pyproject.toml requirements-build.in -o requirements.lock --upgrade
+demo: install ## Start gateway and Dagster UI, ingest a recording, read it back; ONCE=1 stops afterwards
+	@$(BIN)/python -m demo.run_demo --port $(PORT) --ui-port $(UI_PORT) $(if $(ONCE),--once)
 
-.PHONY: help install lock
+test: install ## Run every test, on SQLite and PostgreSQL (ARGS="-k name" selects)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Check style and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: install ## Bring the sources into the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: install ## Measure, and write bench/results.md
+	@$(BIN)/python -m bench.run
+
+clean: ## Remove the virtual environment and everything the demo made
+	rm -rf $(VENV) .lakehouse .pytest_cache .mypy_cache .ruff_cache
+
+lock: install ## Resolve requirements.lock again from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate --universal --upgrade \
+	  --python-version 3.11 --all-extras pyproject.toml requirements-build.in -o requirements.lock
+
+.PHONY: help install demo test lint format bench clean lock
