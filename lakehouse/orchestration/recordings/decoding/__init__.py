@@ -22,8 +22,8 @@ ROS messages (CDR and ROS 1 serialization), as `ros_types.decoded_schema` derive
 
 So `std_msgs/msg/Header` is `struct<stamp: struct<sec: int32, nanosec: uint32>, frame_id: string>`, and from ROS 1 it
 is `struct<seq: uint32, stamp: ..., frame_id: string>`. Field names are those of the definition, letter by letter.
-Every field is nullable by declaration, and no ROS value is ever null. List children are called `item`. Constants are not
-columns. Type names are always `package/msg/Type`.
+Every field is nullable by declaration, and no ROS value is ever null. List children are called `item`. Constants are
+not columns. Type names are always `package/msg/Type`.
 
 Messages that cannot be decoded have no row; the decoder says which ones and why.
 """
