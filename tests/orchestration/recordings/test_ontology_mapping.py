@@ -2,6 +2,7 @@
 
 import random
 import string
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from lakehouse.orchestration.recordings.decoding.decoded import DecodedBlock
+from lakehouse.orchestration.recordings.decoding.ros import RosDecoder
 from lakehouse.orchestration.recordings.decoding.ros_types import decoded_schema
 from lakehouse.orchestration.recordings.ontology_mapping import OntologyMapping, find_mapping, mappings
 
@@ -134,16 +137,18 @@ def typestore_with_all(store: Stores) -> Typestore:
     return typestore
 
 
+def decode_block(messages: list[Any], message_type: str, typestore: Typestore) -> DecodedBlock:
+    """Messages as they come from a recording: serialized, and read again as columns."""
+    is_ros1 = "seq" in dict(typestore.fielddefs["std_msgs/msg/Header"][1])
+    serialize = typestore.serialize_ros1 if is_ros1 else typestore.serialize_cdr
+    decoder = RosDecoder(message_type, typestore.fielddefs, is_cdr=not is_ros1)
+    block = decoder.decode([bytes(serialize(message, message_type)) for message in messages])
+    assert not block.failures
+    return block
+
+
 def decode(messages: list[Any], message_type: str, typestore: Typestore) -> pa.RecordBatch:
-    """Messages as decoded columns, from the SDK's own view of them as dictionaries."""
-    rows = [_to_dict(message)[0] for message in messages]
-    for row in rows:
-        if isinstance(row.get("data"), list) and message_type.rpartition("/")[2] in BLOB_TYPES:
-            row["data"] = bytes(row["data"])
-    return pa.RecordBatch.from_pylist(rows, schema=decoded_schema(message_type, typestore))
-
-
-BLOB_TYPES = {"Image", "CompressedImage", "PointCloud2"}
+    return decode_block(messages, message_type, typestore).batch
 
 
 def rows_of_the_sdk(messages: list[Any], message_type: str) -> pa.RecordBatch:
@@ -239,8 +244,7 @@ def assert_refused(messages: list[Any], message_type: str, bad: list[int], reaso
     mapped = mapping_of(message_type).map_messages(decode(messages, message_type, HUMBLE))
     assert [(refusal.rows.tolist(), reason in refusal.reason) for refusal in mapped.refused] == [(bad, True)]
     kept = [row for row in range(len(messages)) if row not in bad]
-    assert mapped.kept is not None
-    assert mapped.kept.to_pylist() == kept
+    assert mapped.rows.tolist() == kept
     assert_same_rows(mapped.batch, rows_of_the_sdk([messages[row] for row in kept], message_type))
 
 
@@ -265,6 +269,26 @@ def test_a_point_field_of_an_undefined_datatype_is_refused() -> None:
     bad = [row for row, message in enumerate(messages) if message.fields][1:3]
     messages[bad[0]].fields[0].datatype, messages[bad[1]].fields[0].datatype = 0, 9
     assert_refused(messages, "sensor_msgs/msg/PointCloud2", bad, "datatype")
+
+
+def test_a_message_with_several_flaws_is_counted_once() -> None:
+    messages = humble_messages("sensor_msgs/msg/Image", 6)
+    messages[2].width = messages[2].step = messages[4].step = 2**31
+    messages[2].header.stamp.nanosec = messages[5].header.stamp.nanosec = 10**9
+    mapped = mapping_of("sensor_msgs/msg/Image").map_messages(decode(messages, "sensor_msgs/msg/Image", HUMBLE))
+    assert sorted(row for refusal in mapped.refused for row in refusal.rows.tolist()) == [2, 4, 5]
+    assert mapped.rows.tolist() == [0, 1, 3]
+
+
+def test_refusals_join_the_failures_of_the_decoder() -> None:
+    messages = humble_messages("sensor_msgs/msg/Imu", 5)
+    messages[1].header.stamp.nanosec = 10**9
+    block = decode_block(messages, "sensor_msgs/msg/Imu", HUMBLE)
+    block = DecodedBlock(block.batch, block.rows + 3, Counter({"broken": 3}))
+    mapped = mapping_of("sensor_msgs/msg/Imu").map_block(block)
+    assert mapped.rows.tolist() == [3, 5, 6, 7]
+    assert mapped.failures["broken"] == 3
+    assert mapped.failures.total() == 4
 
 
 def test_an_image_larger_than_the_model_can_say_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -12,6 +13,7 @@ import pyarrow as pa
 from lakehouse.catalog.errors import UnsupportedSchemaError, quoted
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN
 from lakehouse.ontology.registry import load_models, model_arrow_schema
+from lakehouse.orchestration.recordings.decoding.decoded import DecodedBlock
 from lakehouse.orchestration.recordings.ontology_mapping import (
     builtin_interfaces,
     geometry_msgs,
@@ -22,7 +24,7 @@ from lakehouse.orchestration.recordings.ontology_mapping import (
     tf2_msgs,
 )
 from lakehouse.orchestration.recordings.ontology_mapping.expressions import Expression
-from lakehouse.orchestration.recordings.ontology_mapping.rows import Owners, RefusedMessages, Rows
+from lakehouse.orchestration.recordings.ontology_mapping.rows import Indices, Owners, RefusedMessages, Rows
 
 _PACKAGES = (builtin_interfaces, std_msgs, geometry_msgs, sensor_msgs, nav_msgs, tf2_msgs, nmea_msgs)
 
@@ -33,12 +35,12 @@ class MappedMessages:
 
     Attributes:
         batch: The model's payload columns, one row per message that could be mapped, in the order of the messages.
-        kept: Positions in the decoded batch that the rows of `batch` come from; None when that is all of them.
-        refused: The messages that are not in `batch`, by reason; one message may be refused for several.
+        rows: For each row, the position of its message in the decoded batch; ascending.
+        refused: The messages that have no row, each under one reason.
     """
 
     batch: pa.RecordBatch
-    kept: pa.Int64Array | None
+    rows: Indices
     refused: tuple[RefusedMessages, ...]
 
 
@@ -97,12 +99,22 @@ class OntologyMapping:
         except UnsupportedSchemaError as error:
             raise UnsupportedSchemaError(f"{quoted(self.message_type)}: {error.message}") from error
         mapped = pa.RecordBatch.from_arrays(columns.flatten(), schema=self.payload_schema)
+        everything = np.arange(batch.num_rows, dtype=np.int64)
         refused = owners.refusals()
         if not refused:
-            return MappedMessages(mapped, None, ())
-        left_out = np.unique(np.concatenate([refusal.rows for refusal in refused]))
-        kept = pa.array(np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), left_out, assume_unique=True))
-        return MappedMessages(mapped.take(kept), kept, refused)
+            return MappedMessages(mapped, everything, ())
+        kept = np.setdiff1d(everything, np.concatenate([refusal.rows for refusal in refused]), assume_unique=True)
+        return MappedMessages(mapped.take(pa.array(kept)), kept, refused)
+
+    def map_block(self, block: DecodedBlock) -> DecodedBlock:
+        """Map a block as a decoder returns it; what the model cannot hold joins what could not be decoded.
+
+        Raises:
+            UnsupportedSchemaError: As `map_messages` does.
+        """
+        mapped = self.map_messages(block.batch)
+        refused = Counter({refusal.reason: len(refusal.rows) for refusal in mapped.refused})
+        return DecodedBlock(mapped.batch, block.rows[mapped.rows], block.failures + refused)
 
 
 def find_mapping(message_type: str) -> OntologyMapping | None:
