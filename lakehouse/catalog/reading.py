@@ -1,0 +1,232 @@
+"""Reading topics: exact counts of a time window, and rows in time order as batches of the stored schema.
+
+Topics of open sessions are served from the files recorded in the control plane, finalized ones from their Iceberg
+table; which of the two holds is decided in one consistent view of the database.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import select
+
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
+from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, StorageError
+from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.merge import TimedBatch, TimeSortedStream, merge_by_time
+from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.records import SessionState, TopicRecord
+from lakehouse.catalog.skip_index import IndexedFile, SkipIndex
+from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
+from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WindowInfo:
+    """What a window of a topic holds.
+
+    Attributes:
+        interval: First and last timestamp inside the window; None when there is none.
+        row_count: Exact number of rows inside.
+    """
+
+    interval: TimeInterval | None
+    row_count: int
+
+
+class TopicReader:
+    """Reads the rows of topics.
+
+    Args:
+        database: Control plane, which also holds the table pointers.
+        warehouse: Data files.
+        skip_index: Decoded manifests.
+        target_batch_bytes: Size of Arrow data that a batch is cut to.
+        max_batch_rows: Largest number of rows in a batch.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        warehouse: Warehouse,
+        skip_index: SkipIndex,
+        *,
+        target_batch_bytes: int = 25 * MIB,
+        max_batch_rows: int = 8192,
+    ) -> None:
+        self._database = database
+        self._skip_index = skip_index
+        self._slices = ParquetSlices(warehouse)
+        self._target_batch_bytes = target_batch_bytes
+        self._max_batch_rows = max_batch_rows
+
+    def window_info(self, topic: TopicRecord, window: TimeWindow) -> WindowInfo:
+        """Count the rows of a topic inside a window, reading at most the timestamps of row groups on its edges.
+
+        Raises:
+            NotFoundError: If the topic is gone.
+            StorageError: If the warehouse or the database cannot be read.
+        """
+        try:
+            row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
+            for file in self._files(topic, window):
+                count, first, last = self._count(file, Selection(window, _sequence_to_check(file, topic)))
+                row_count += count
+                if count:
+                    first_ns, last_ns = min(first_ns, first), max(last_ns, last)
+        except StorageError:
+            self._raise_if_gone(topic)
+            raise
+        return WindowInfo(TimeInterval(first_ns, last_ns) if row_count else None, row_count)
+
+    def read(self, topic: TopicRecord, window: TimeWindow = UNBOUNDED) -> Iterator[pa.RecordBatch]:
+        """The rows of a topic inside a window.
+
+        Rows come in time order, equal timestamps in order of arrival, in batches of exactly the stored schema and never
+        empty. Files are opened as they are reached; closing the iterator closes them.
+
+        Raises:
+            NotFoundError: If the topic is gone, also if it is deleted while being read.
+            StateError: If nothing was uploaded yet, so that there is no schema.
+            StorageError: If the warehouse or the database cannot be read.
+        """
+        if topic.arrow_schema is None:
+            raise StateError(f"topic '{topic.locator}' has no data: nothing was uploaded yet")
+        plan = _plan(topic.arrow_schema)
+        return self._batches(topic, window, plan)
+
+    def _batches(self, topic: TopicRecord, window: TimeWindow, plan: StoragePlan) -> Iterator[pa.RecordBatch]:
+        try:
+            files = sorted(self._files(topic, window), key=lambda file: _arrival(file, topic.uuid))
+            depth = _largest_overlap(files)
+            streams = [
+                TimeSortedStream(file.start_ns, rank, partial(self._open, file, topic, window, plan, depth))
+                for rank, file in enumerate(files)
+            ]
+            for batch in merge_by_time(streams):
+                yield from _cut(batch, self._max_batch_rows, self._target_batch_bytes)
+        except (StorageError, pa.ArrowException, OSError) as error:
+            self._raise_if_gone(topic)
+            if isinstance(error, LakehouseError):
+                raise
+            raise StorageError(f"topic '{topic.locator}' could not be read") from error
+
+    def _files(self, topic: TopicRecord, window: TimeWindow) -> list[IndexedFile]:
+        with self._database.snapshot() as connection:
+            row = connection.execute(
+                select(topics.c.uuid, topics.c.table_identifier, sessions.c.state)
+                .join_from(topics, sessions, topics.c.session_id == sessions.c.id)
+                .where(topics.c.id == topic.id)
+            ).one_or_none()
+            if row is None or row.uuid != topic.uuid:
+                raise NotFoundError("topic", topic.locator)
+            if row.state == SessionState.FINALIZED:
+                if row.table_identifier is None:
+                    return []
+                location = read_pointers(connection, [row.table_identifier]).get(row.table_identifier)
+            else:
+                entries = connection.execute(
+                    select(data_files.c.entry).where(data_files.c.topic_id == topic.id)
+                ).scalars()
+                return [file for file in map(_indexed, entries) if window.overlaps(file.start_ns, file.end_ns)]
+        if location is None:
+            raise StorageError(f"the table of topic '{topic.locator}' is missing from the catalog")
+        return self._skip_index.sequence_files(location, topic.locator.sequence, window)
+
+    def _count(self, file: IndexedFile, selection: Selection) -> tuple[int, int, int]:
+        """Rows inside, and their first and last timestamps."""
+        is_bounded = file.start_ns != INT64_MIN and file.end_ns != INT64_MAX
+        if is_bounded and selection.sequence is None and selection.window.contains(file.start_ns, file.end_ns):
+            return file.record_count, file.start_ns, file.end_ns
+        footer = self._slices.footer(file.path)
+        count, first_ns, last_ns, edges = 0, INT64_MAX, INT64_MIN, []
+        for row_group in footer.row_groups(selection.window).tolist():
+            if selection.sequence is None and footer.lies_inside(row_group, selection.window):
+                count += int(footer.row_counts[row_group])
+                first_ns = min(first_ns, int(footer.starts_ns[row_group]))
+                last_ns = max(last_ns, int(footer.ends_ns[row_group]))
+            else:
+                edges.append(row_group)
+        for timestamps in self._slices.timestamps(file.path, edges, selection):
+            if len(timestamps):
+                count += len(timestamps)
+                first_ns, last_ns = min(first_ns, int(timestamps.min())), max(last_ns, int(timestamps.max()))
+        return count, first_ns, last_ns
+
+    def _open(
+        self, file: IndexedFile, topic: TopicRecord, window: TimeWindow, plan: StoragePlan, depth: int
+    ) -> Iterator[TimedBatch]:
+        selection = Selection(window, _sequence_to_check(file, topic))
+        columns = plan.storage_schema.names
+        bytes_per_row = self._slices.footer(file.path).bytes_per_row(columns)
+        rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), self._max_batch_rows))
+        if _is_own(file.path, topic.uuid) or self._slices.is_sorted(file.path):
+            found = self._slices.read(file.path, selection, columns, rows)
+        else:
+            found = self._slices.read_unsorted(file.path, selection, columns, rows, bytes_per_row)
+        for batch in found:
+            yield TimedBatch(batch.timestamps, plan.from_storage(batch.rows))
+
+    def _raise_if_gone(self, topic: TopicRecord) -> None:
+        with self._database.snapshot() as connection:
+            uuid = connection.execute(select(topics.c.uuid).where(topics.c.id == topic.id)).scalar_one_or_none()
+        if uuid != topic.uuid:
+            raise NotFoundError("topic", topic.locator) from None
+
+
+@lru_cache(maxsize=1024)
+def _plan(arrow_schema: bytes) -> StoragePlan:
+    return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
+
+
+def _indexed(entry: bytes) -> IndexedFile:
+    file = DataFileEntry.from_bytes(entry)
+    return IndexedFile(file.path, file.record_count, file.file_size, file.start_ns, file.end_ns)
+
+
+def _sequence_to_check(file: IndexedFile, topic: TopicRecord) -> str | None:
+    return topic.locator.sequence if file.holds_other_sequences else None
+
+
+def _ordinal(path: str, topic_uuid: str) -> int | None:
+    found = re.fullmatch(rf"{re.escape(topic_uuid)}-(\d+)\.parquet", path.rpartition("/")[2])
+    return None if found is None else int(found.group(1))
+
+
+def _is_own(path: str, topic_uuid: str) -> bool:
+    """Whether our writer named the file; then its rows are in time order."""
+    return _ordinal(path, topic_uuid) is not None
+
+
+def _arrival(file: IndexedFile, topic_uuid: str) -> tuple[int, int, str]:
+    """Order of arrival: files of an upload by ordinal; those rewritten by other engines by commit and name."""
+    ordinal = _ordinal(file.path, topic_uuid)
+    return (file.sequence_number, 0, file.path) if ordinal is None else (0, ordinal, "")
+
+
+def _largest_overlap(files: list[IndexedFile]) -> int:
+    """The largest number of files that overlap at one moment, at least 1."""
+    if len(files) < 2:
+        return 1
+    starts = np.sort(np.array([file.start_ns for file in files], np.int64))
+    ends = np.sort(np.array([file.end_ns for file in files], np.int64))
+    # At each start: files begun so far, less those that ended before.
+    return int((np.arange(1, len(files) + 1) - np.searchsorted(ends, starts, side="left")).max())
+
+
+def _cut(batch: pa.RecordBatch, max_rows: int, target_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Slices of a batch that keep to both limits, or hold one row."""
+    if batch.num_rows <= max_rows and (batch.num_rows == 1 or batch.nbytes <= target_bytes):
+        yield batch
+        return
+    half = min(max_rows, (batch.num_rows + 1) // 2)
+    for start in range(0, batch.num_rows, half):
+        yield from _cut(batch.slice(start, half), max_rows, target_bytes)
