@@ -94,6 +94,10 @@ class PermissionDeniedError(LakehouseError, Terminal):
         super().__init__(f"Unauthorized: {message}")
 
 
+class UnsupportedOperationError(LakehouseError, Terminal):
+    """The protocol knows the operation, this server does not offer it."""
+
+
 class ResourceExhaustedError(LakehouseError, Transient):
     """A limit of this server (message size, open uploads, memory) is reached."""
 

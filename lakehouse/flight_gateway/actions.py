@@ -1,0 +1,149 @@
+"""The actions of DoAction: one table from the name to the permission it needs and the function that answers it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lakehouse.catalog.errors import BadRequestError, UnsupportedOperationError, quoted
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import SessionLocator
+from lakehouse.flight_gateway import payloads
+from lakehouse.flight_gateway.authorizer import Permission
+
+Response = dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action.
+
+    Attributes:
+        answer: From the lakehouse and the request body to the `response` member of the result; None for nothing.
+    """
+
+    permission: Permission
+    answer: Callable[[Lakehouse, bytes], Response]
+
+
+def find_action(name: str) -> Action:
+    """The action of that name.
+
+    Raises:
+        BadRequestError: If the protocol has none.
+    """
+    try:
+        return ACTIONS[name]
+    except KeyError:
+        raise BadRequestError(f"unknown action {quoted(name)}") from None
+
+
+def _info(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.info(lakehouse.settings)
+
+
+def _version(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.version()
+
+
+def _sequence_create(lakehouse: Lakehouse, body: bytes) -> Response:
+    request = payloads.SequenceCreate.parse(body)
+    lakehouse.sequences.create(request.name, request.user_metadata)
+    return None
+
+
+def _sequence_delete(lakehouse: Lakehouse, body: bytes) -> Response:
+    lakehouse.sequences.delete(payloads.SequenceReference.parse(body).name)
+    return None
+
+
+def _session_create(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.session_created(lakehouse.sessions.create(payloads.SequenceReference.parse(body).name))
+
+
+def _session_finalize(lakehouse: Lakehouse, body: bytes) -> Response:
+    lakehouse.sessions.finalize(payloads.SessionFinalize.parse(body).session_uuid)
+    return None
+
+
+def _session_delete(lakehouse: Lakehouse, body: bytes) -> Response:
+    session = payloads.SessionDelete.parse(body).session
+    if isinstance(session, SessionLocator):
+        lakehouse.sessions.delete(session)
+    else:
+        lakehouse.sessions.delete_by_uuid(session)
+    return None
+
+
+def _topic_create(lakehouse: Lakehouse, body: bytes) -> Response:
+    request = payloads.TopicCreate.parse(body)
+    return payloads.topic_created(
+        lakehouse.topics.create(
+            request.session_uuid,
+            request.locator,
+            request.serialization_format,
+            request.ontology_tag,
+            request.user_metadata,
+        )
+    )
+
+
+def _topic_delete(lakehouse: Lakehouse, body: bytes) -> Response:
+    lakehouse.topics.delete(payloads.TopicReference.parse(body).locator)
+    return None
+
+
+def _sequence_notification_create(lakehouse: Lakehouse, body: bytes) -> Response:
+    sequence, note = payloads.SequenceReference.parse(body), payloads.NotificationText.parse(body)
+    lakehouse.notifications.create(sequence.name, note.notification_type, note.message)
+    return None
+
+
+def _sequence_notification_list(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.notification_list(lakehouse.notifications.list(payloads.SequenceReference.parse(body).name))
+
+
+def _sequence_notification_purge(lakehouse: Lakehouse, body: bytes) -> Response:
+    lakehouse.notifications.purge(payloads.SequenceReference.parse(body).name)
+    return None
+
+
+def _topic_notification_create(lakehouse: Lakehouse, body: bytes) -> Response:
+    topic, note = payloads.TopicReference.parse(body), payloads.NotificationText.parse(body)
+    lakehouse.notifications.create(topic.locator, note.notification_type, note.message)
+    return None
+
+
+def _topic_notification_list(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.notification_list(lakehouse.notifications.list(payloads.TopicReference.parse(body).locator))
+
+
+def _topic_notification_purge(lakehouse: Lakehouse, body: bytes) -> Response:
+    lakehouse.notifications.purge(payloads.TopicReference.parse(body).locator)
+    return None
+
+
+def _content_query(lakehouse: Lakehouse, body: bytes) -> Response:
+    """Questions about the content of topics, which this server does not answer."""
+    raise UnsupportedOperationError("queries by content are not supported by this server")
+
+
+ACTIONS: dict[str, Action] = {
+    "info": Action(Permission.ANY, _info),
+    "version": Action(Permission.ANY, _version),
+    "sequence_create": Action(Permission.WRITE, _sequence_create),
+    "sequence_delete": Action(Permission.DELETE, _sequence_delete),
+    "session_create": Action(Permission.WRITE, _session_create),
+    "session_finalize": Action(Permission.WRITE, _session_finalize),
+    "session_delete": Action(Permission.DELETE, _session_delete),
+    "topic_create": Action(Permission.WRITE, _topic_create),
+    "topic_delete": Action(Permission.DELETE, _topic_delete),
+    "sequence_notification_create": Action(Permission.WRITE, _sequence_notification_create),
+    "sequence_notification_list": Action(Permission.READ, _sequence_notification_list),
+    "sequence_notification_purge": Action(Permission.DELETE, _sequence_notification_purge),
+    "topic_notification_create": Action(Permission.WRITE, _topic_notification_create),
+    "topic_notification_list": Action(Permission.READ, _topic_notification_list),
+    "topic_notification_purge": Action(Permission.DELETE, _topic_notification_purge),
+    "query": Action(Permission.READ, _content_query),
+    "topic_filter_clusterize": Action(Permission.READ, _content_query),
+    "topic_filter_intersect": Action(Permission.READ, _content_query),
+}

@@ -1,0 +1,51 @@
+"""One log record per request, with the facts as separate attributes so that a JSON formatter can keep them apart."""
+
+import logging
+import time
+
+import grpc
+
+_log = logging.getLogger("lakehouse.flight_gateway.requests")
+
+# Faults of the server, as opposed to refused requests and to clients that went away.
+_FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+_LONGEST_SUBJECT = 200
+
+
+class RequestLog:
+    """Gathers what is known about one request until it ends.
+
+    Attributes:
+        subject: What the request is about: the action, or the locator. Set while serving.
+        rows: Rows received or sent.
+    """
+
+    def __init__(self, rpc: str, peer: str) -> None:
+        self.subject = ""
+        self.rows = 0
+        self._rpc = rpc
+        self._peer = peer
+        self._started = time.monotonic()
+
+    def end(self, status: grpc.StatusCode, text: str = "") -> None:
+        """Write the record. Cancellation is a client's right, so it is no failure."""
+        milliseconds = round((time.monotonic() - self._started) * 1000, 1)
+        subject = self.subject.encode("unicode_escape").decode("ascii")[:_LONGEST_SUBJECT]
+        level = logging.ERROR if status in _FAULTS else logging.INFO if text else logging.DEBUG
+        _log.log(
+            level,
+            "%s %s %s in %s ms%s",
+            self._rpc,
+            subject,
+            status.name,
+            milliseconds,
+            f": {text}" if text else "",
+            extra={
+                "rpc": self._rpc,
+                "subject": subject,
+                "status": status.name,
+                "duration_ms": milliseconds,
+                "rows": self.rows,
+                "peer": self._peer,
+            },
+        )

@@ -1,0 +1,93 @@
+"""The gateway process: gRPC server, threads and limits around the Flight service."""
+
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from lakehouse.catalog.errors import ConfigurationError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.flight_gateway.authorizer import AllowAll, Authorizer
+from lakehouse.flight_gateway.service import FlightService
+from lakehouse.flight_gateway.thread_pool import ServingThreads
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 6726
+# Clients keep one DoPut open per topic, so hundreds of idle calls are normal. Calls beyond this number are refused.
+MAX_CONCURRENT_CALLS = 2048
+# What a message holds besides the batch itself: descriptor, IPC metadata of wide schemas, protobuf framing.
+_FRAMING_ALLOWANCE = 2 << 20
+
+
+class Gateway:
+    """Serves a lakehouse on one port, from `start` to `stop` or as a context manager.
+
+    Args:
+        host: Name or address to listen on.
+        port: Port to listen on; 0 picks a free one.
+        authorizer: Decides on every call; by default everybody may do everything.
+    """
+
+    def __init__(
+        self,
+        lakehouse: Lakehouse,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        authorizer: Authorizer | None = None,
+    ) -> None:
+        self._host = f"[{host}]" if ":" in host else host
+        self._port = port
+        self._threads = ServingThreads(MAX_CONCURRENT_CALLS, thread_name_prefix="flight")
+        self._server = grpc.server(
+            self._threads,
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+            options=_channel_options(lakehouse.settings.max_grpc_message_size + _FRAMING_ALLOWANCE),
+        )
+        self._server.add_generic_rpc_handlers((FlightService(lakehouse, authorizer or AllowAll()).handler(),))
+
+    def start(self) -> int:
+        """Listen and serve in background threads.
+
+        Returns:
+            The port.
+
+        Raises:
+            ConfigurationError: If the address cannot be listened on.
+        """
+        try:
+            port: int = self._server.add_insecure_port(f"{self._host}:{self._port}")
+        except RuntimeError:
+            raise ConfigurationError(
+                f"cannot listen on {self._host}:{self._port}: the port is taken, or the host is not of this machine"
+            ) from None
+        self._server.start()
+        return port
+
+    def stop(self, grace: float | None = None) -> None:
+        """Refuse new calls, give running ones `grace` seconds, cancel the rest, and wait for their clean-up."""
+        self._server.stop(grace).wait()
+        self._threads.shutdown()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _channel_options(max_message_size: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_size),
+        ("grpc.max_send_message_length", -1),
+        # Without it a second gateway on the same port would silently get a share of the connections.
+        ("grpc.so_reuseport", 0),
+        # Notice clients that vanished without closing, so that their uploads are aborted and their threads freed.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
