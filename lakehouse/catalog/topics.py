@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_topic, select_sessions, to_json
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.deletion import Deletion
+from lakehouse.catalog.encoder_pool import EncoderPool
 from lakehouse.catalog.errors import (
     AlreadyExistsError,
     BadRequestError,
@@ -23,11 +25,35 @@ from lakehouse.catalog.errors import (
     UnsupportedSchemaError,
     quoted,
 )
+from lakehouse.catalog.iceberg_catalog import hold_pointer
 from lakehouse.catalog.locators import TopicLocator, check_metadata_keys, check_text, parse_uuid
+from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.records import SerializationFormat, SessionState, TopicRecord, TopicState
+from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.tables import TopicTable, TopicTables
-from lakehouse.catalog.uploads import TopicUpload, UploadResources, UploadResult
-from lakehouse.ontology.arrow_iceberg import StoragePlan, UnsupportedTypeError, plan_storage
+from lakehouse.catalog.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
+from lakehouse.ontology.arrow_iceberg import StoragePlan, UnsupportedTypeError, parquet_schema, plan_storage
+
+
+@dataclass(frozen=True)
+class UploadResources:
+    """What the uploads of a process share."""
+
+    warehouse: Warehouse
+    limits: UploadLimits
+    budget: UploadBudget
+    encoders: EncoderPool
+
+    def writer(self, topic: TopicRecord, plan: StoragePlan, table: TopicTable) -> TopicUpload:
+        target = UploadTarget(
+            topic_uuid=topic.uuid,
+            sequence=topic.locator.sequence,
+            session=str(topic.session_locator),
+            table_location=table.location,
+            plan=plan,
+            parquet_schema=parquet_schema(table.schema, plan),
+        )
+        return TopicUpload(target, self.limits, self.warehouse, self.budget, self.encoders)
 
 
 class Topics:
@@ -142,14 +168,13 @@ class Topics:
         except UnsupportedTypeError as error:
             raise UnsupportedSchemaError(str(error)) from error
         table = self._claim(topic, plan)
-        writer = TopicUpload(topic, plan, table, self._upload_resources)
-        return Upload(self._database, topic, table, writer, self._tables)
+        return Upload(self._database, topic, table, self._upload_resources.writer(topic, plan, table), self._tables)
 
     def _claim(self, topic: TopicRecord, plan: StoragePlan) -> TopicTable:
         while True:
             table = self._tables.ensure(topic.ontology_tag, topic.locator.path, plan)
             with self._database.transaction() as connection:
-                if not self._tables.exists(connection, table.identifier):
+                if not hold_pointer(connection, table.identifier):
                     continue  # an unused table was dropped between the two steps: make it again
                 claimed = connection.execute(
                     update(topics)

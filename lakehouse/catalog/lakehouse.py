@@ -1,0 +1,90 @@
+"""The lake as both doors see it: opened from the settings, with one service per kind of object."""
+
+from types import TracebackType
+from typing import Self
+
+from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.migrate import migrate
+from lakehouse.catalog.deletion import Deletion
+from lakehouse.catalog.encoder_pool import EncoderPool
+from lakehouse.catalog.finalization import Finalization
+from lakehouse.catalog.memory_budget import UploadBudget
+from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.notifications import Notifications
+from lakehouse.catalog.reading import TopicReader
+from lakehouse.catalog.sequences import Sequences
+from lakehouse.catalog.sessions import Sessions
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.skip_index import SkipIndex
+from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.table_documents import TableFiles
+from lakehouse.catalog.tables import TopicTables
+from lakehouse.catalog.topics import Topics, UploadResources
+from lakehouse.catalog.uploads import UploadLimits
+
+
+class Lakehouse:
+    """One process's view of the lake. Any number of processes may share a database and a warehouse.
+
+    Attributes:
+        sequences, sessions, topics, notifications: The objects of the Mosaico model.
+        reader: Rows of topics, by time window.
+        committer: Commits over many tables; its `on_commit` tells maintenance which tables changed.
+    """
+
+    def __init__(self, settings: Settings, database: Database, warehouse: Warehouse) -> None:
+        self.settings = settings
+        self.database = database
+        self.warehouse = warehouse
+        self.table_files = TableFiles(warehouse)
+        self.committer = Committer(database, self.table_files)
+        self.tables = TopicTables(database, self.table_files)
+        self.encoders = EncoderPool(settings.concurrent_writes)
+        metadata_tables = MetadataTables(database, self.table_files)
+        deletion = Deletion(database, warehouse, self.committer, metadata_tables)
+        limits = UploadLimits(row_group=settings.encoding_buffer_size, file=settings.max_chunk_size)
+        upload_resources = UploadResources(
+            warehouse, limits, UploadBudget(settings.upload_memory_budget), self.encoders
+        )
+        self.sequences = Sequences(database, deletion)
+        self.sessions = Sessions(database, Finalization(database, self.committer, metadata_tables), deletion)
+        self.topics = Topics(database, self.tables, upload_resources, deletion)
+        self.notifications = Notifications(database)
+        self.reader = TopicReader(
+            database,
+            warehouse,
+            SkipIndex(warehouse),
+            target_batch_bytes=settings.target_message_size,
+            max_batch_rows=settings.max_batch_size,
+        )
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the lake, creating or upgrading its database where needed.
+
+        Raises:
+            ConfigurationError: If a setting is wrong or the database is newer than this version.
+            StorageError: If database or warehouse cannot be reached.
+        """
+        database = Database(settings.database_url, settings.max_db_connections)
+        try:
+            migrate(database)
+            return cls(settings, database, Warehouse.open(settings))
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Release threads and connections; running uploads must have ended."""
+        self.committer.close()
+        self.encoders.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
