@@ -1,0 +1,147 @@
+"""One open Parquet file of an upload."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lakehouse.catalog import crash_points
+from lakehouse.catalog.bounds import ElementCounts, column_metrics, count_elements
+from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.encoding import FileEncoding
+from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.leaves import Leaf
+from lakehouse.catalog.storage import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """Where a file stands: its URI, its partition and its number within the upload."""
+
+    uri: str
+    sequence: str
+    day: int
+    ordinal: int
+
+
+class DataFileWriter:
+    """Writes row groups of rising time into one file, and describes it when it is closed."""
+
+    def __init__(
+        self, warehouse: Warehouse, place: FilePlace, schema: pa.Schema, leaves: Sequence[Leaf], encoding: FileEncoding
+    ) -> None:
+        """Create the file.
+
+        Raises:
+            StorageError: If the warehouse refuses.
+        """
+        self.place = place
+        self.arrow_bytes = 0
+        self.end_ns: int | None = None
+        self._start_ns = 0
+        self._rows = 0
+        self._warehouse = warehouse
+        self._leaves = leaves
+        self._counts: list[list[ElementCounts | None]] = []
+        self._footers: list[pq.FileMetaData] = []
+        self._sink = warehouse.open_output(place.uri)
+        try:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                schema,
+                # The exact Arrow schema is kept with the topic; here it would fill the footers of small files.
+                store_schema=False,
+                metadata_collector=self._footers,
+                **encoding.writer_options(),
+            )
+        except BaseException:
+            self._remove()
+            raise
+
+    def write(self, rows: pa.Table, start_ns: int, end_ns: int, arrow_bytes: int) -> None:
+        """Write one row group, sorted by time, none of it before what the file holds.
+
+        Raises:
+            StorageError: If the warehouse fails.
+        """
+        counts = [count_elements(batch, self._leaves) for batch in rows.to_batches()]
+        try:
+            self._writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+        except OSError as error:
+            raise StorageError("a data file could not be written") from error
+        self._counts.append(_sum_counts(counts))
+        if self._rows == 0:
+            self._start_ns = start_ns
+        self.end_ns = end_ns
+        self._rows += rows.num_rows
+        self.arrow_bytes += arrow_bytes
+
+    def close(self) -> DataFileEntry:
+        """Finish the file and make it survive a power cut.
+
+        Raises:
+            StorageError: If the warehouse fails.
+        """
+        assert self.end_ns is not None, "a data file holds at least one row"
+        crash_points.reach("data-file-close:before")
+        try:
+            self._writer.close()
+            size = self._sink.tell()
+            self._sink.close()
+        except OSError as error:
+            raise StorageError("a data file could not be written") from error
+        self._warehouse.make_durable(self.place.uri)
+        crash_points.reach("data-file-close:after")
+        footer = self._footers[0]
+        metrics = column_metrics(footer, self._leaves, self._counts)
+        return DataFileEntry(
+            path=self.place.uri,
+            sequence=self.place.sequence,
+            day=self.place.day,
+            record_count=self._rows,
+            file_size=size,
+            start_ns=self._start_ns,
+            end_ns=self.end_ns,
+            ordinal=self.place.ordinal,
+            column_sizes=metrics.column_sizes,
+            value_counts=metrics.value_counts,
+            null_value_counts=metrics.null_value_counts,
+            nan_value_counts=metrics.nan_value_counts,
+            lower_bounds=metrics.lower_bounds,
+            upper_bounds=metrics.upper_bounds,
+            element_bounds=metrics.element_bounds,
+            split_offsets=_split_offsets(footer),
+        )
+
+    def discard(self) -> None:
+        """Give the file up and remove what is there of it."""
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError, pa.ArrowException):
+            self._sink.close()
+        self._warehouse.delete([self.place.uri])
+
+
+def _sum_counts(counts: Sequence[Sequence[ElementCounts | None]]) -> list[ElementCounts | None]:
+    total = list(counts[0])
+    for batch_counts in counts[1:]:
+        for kept, more in zip(total, batch_counts, strict=True):
+            if kept is not None and more is not None:
+                kept.values += more.values
+                kept.nulls += more.nulls
+                kept.nans += more.nans
+    return total
+
+
+def _split_offsets(footer: pq.FileMetaData) -> tuple[int, ...]:
+    offsets = []
+    for number in range(footer.num_row_groups):
+        first = footer.row_group(number).column(0)
+        dictionary = first.dictionary_page_offset if first.has_dictionary_page else None
+        offsets.append(min(first.data_page_offset, dictionary) if dictionary else first.data_page_offset)
+    return tuple(sorted(offsets))

@@ -1,0 +1,191 @@
+"""The warehouse: where table files live, on a local file system or in an S3-compatible object store.
+
+Files are named by URI. As everywhere in Iceberg, what follows the scheme is taken literally, never percent-decoded.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlparse
+
+import pyarrow as pa
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, S3FileSystem
+
+from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.settings import Settings
+
+_FILE_SCHEME = "file://"
+_S3_SCHEME = "s3://"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file found by listing.
+
+    Attributes:
+        size: Bytes.
+        modified_ns: Time of the last change in Unix nanoseconds.
+    """
+
+    uri: str
+    size: int
+    modified_ns: int
+
+
+class Warehouse:
+    """All reading, writing, listing and deleting of table files goes through here.
+
+    Every method raises `StorageError` when the store fails, and `FileNotFoundError` never escapes.
+    """
+
+    def __init__(self, file_system: FileSystem, uri: str, iceberg_properties: dict[str, str] | None = None) -> None:
+        """Wrap `file_system`, with `uri` (without trailing slash) as the root of everything."""
+        self._file_system = file_system
+        self.uri = uri.rstrip("/")
+        self._scheme = _FILE_SCHEME if uri.startswith(_FILE_SCHEME) else _S3_SCHEME
+        self._is_local = self._scheme == _FILE_SCHEME
+        self._iceberg_properties = dict(iceberg_properties or {})
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the warehouse that `settings` name; a local one is created when missing.
+
+        Raises:
+            ConfigurationError: If the location cannot be used.
+        """
+        location = settings.warehouse_uri
+        return cls._open_local(location) if location.startswith(_FILE_SCHEME) else cls._open_s3(location, settings)
+
+    @classmethod
+    def _open_local(cls, location: str) -> Self:
+        root = unquote(urlparse(location).path)
+        if "#" in root or "?" in root:
+            raise ConfigurationError("the directory of the warehouse must not contain '#' or '?'")
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the directory of the warehouse cannot be created: {error.strerror}") from error
+        return cls(LocalFileSystem(), f"{_FILE_SCHEME}{root}")
+
+    @classmethod
+    def _open_s3(cls, location: str, settings: Settings) -> Self:
+        endpoint = urlparse(settings.store_endpoint)
+        access_key = settings.store_access_key.get_secret_value()
+        secret_key = settings.store_secret_key.get_secret_value()
+        # s3:// as endpoint means AWS itself; an URL is a store that speaks the same protocol.
+        own_endpoint = endpoint.netloc if endpoint.scheme in ("http", "https") else ""
+        properties: dict[str, str] = {}
+        options: dict[str, str] = {}
+        if own_endpoint:
+            options |= {"endpoint_override": own_endpoint, "scheme": endpoint.scheme}
+            properties["s3.endpoint"] = settings.store_endpoint
+        if access_key:
+            options |= {"access_key": access_key, "secret_key": secret_key}
+            properties |= {"s3.access-key-id": access_key, "s3.secret-access-key": secret_key}
+        try:
+            return cls(S3FileSystem(**options), location, properties)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ConfigurationError("MOSAICOD_STORE_ENDPOINT: the object store cannot be used") from error
+
+    def iceberg_properties(self) -> dict[str, str]:
+        """Properties, besides `warehouse`, with which a PyIceberg catalog reads and writes the same files."""
+        return {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **self._iceberg_properties}
+
+    def exists(self, uri: str) -> bool:
+        with _translated("read"):
+            found: FileInfo = self._file_system.get_file_info(self._path(uri))
+            return bool(found.type == FileType.File)
+
+    def open_input(self, uri: str) -> pa.NativeFile:
+        """Open a file for random access."""
+        with _translated("read"):
+            return self._file_system.open_input_file(self._path(uri))
+
+    def open_output(self, uri: str) -> pa.NativeFile:
+        """Create or replace a file; its directories are created. Not durable before `make_durable`."""
+        path = self._path(uri)
+        with _translated("written"):
+            if self._is_local:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            return self._file_system.open_output_stream(path)
+
+    def make_durable(self, *uris: str) -> None:
+        """Return when closed files survive a power cut, their names included.
+
+        An object store has made an object durable when it was closed.
+        """
+        if not self._is_local:
+            return
+        with _translated("written"):
+            for uri in uris:
+                _synchronize(self._path(uri))
+            for directory in self._directories_of(uris):
+                _synchronize(directory)
+
+    def _directories_of(self, uris: Iterable[str]) -> list[str]:
+        """Every directory from the files up to the root: any of them may have been created just now."""
+        root = self._path(self.uri)
+        directories: set[str] = set()
+        for uri in uris:
+            directory = os.path.dirname(self._path(uri))
+            while directory not in directories and len(directory) >= len(root):
+                directories.add(directory)
+                directory = os.path.dirname(directory)
+        return sorted(directories, key=len, reverse=True)
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Delete files; one that is missing is fine. All are tried before an error is raised."""
+        failure: StorageError | None = None
+        for uri in uris:
+            try:
+                with _translated("deleted"):
+                    self._file_system.delete_file(self._path(uri))
+            except FileNotFoundError:
+                continue
+            except StorageError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def list_files(self, prefix_uri: str) -> Iterator[StoredFile]:
+        """All files below a directory, one directory at a time; nothing when it does not exist."""
+        pending = [self._path(prefix_uri)]
+        while pending:
+            selector = FileSelector(pending.pop(), allow_not_found=True)
+            with _translated("listed"):
+                found = self._file_system.get_file_info(selector)
+            for info in found:
+                if info.type == FileType.Directory:
+                    pending.append(info.path)
+                elif info.type == FileType.File:
+                    yield StoredFile(f"{self._scheme}{info.path}", int(info.size), int(info.mtime_ns or 0))
+
+    def _path(self, uri: str) -> str:
+        if not uri.startswith(self._scheme):
+            raise StorageError("a file lies outside the warehouse's storage")
+        return uri[len(self._scheme) :]
+
+
+@contextmanager
+def _translated(verb: str) -> Iterator[None]:
+    """Texts of the operating system name paths of the server; users get none of them."""
+    try:
+        yield
+    except FileNotFoundError:
+        if verb == "deleted":
+            raise
+        raise StorageError("a file of the warehouse is missing") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+        raise StorageError(f"a file of the warehouse could not be {verb}: {reason}") from error
+
+
+def _synchronize(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
