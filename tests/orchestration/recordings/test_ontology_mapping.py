@@ -3,6 +3,7 @@
 import random
 import string
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -330,6 +331,51 @@ def test_a_definition_with_a_field_of_another_kind_is_an_obstacle() -> None:
     names = schema.get_field_index("name")
     schema = schema.set(names, pa.field("name", pa.list_(pa.int32())))
     assert "name" in str(mapping_of("sensor_msgs/msg/JointState").obstacle(schema))
+
+
+OTHER_KINDS = (
+    pa.string(),
+    pa.binary(),
+    pa.bool_(),
+    pa.int8(),
+    pa.float64(),
+    pa.list_(pa.float32()),
+    pa.list_(pa.float64(), 3),
+    pa.list_(pa.string()),
+    pa.struct([("a", pa.int8())]),
+    pa.list_(pa.struct([("a", pa.int8())])),
+)
+
+
+def with_one_field_changed(schema: pa.Schema) -> Iterator[pa.Schema]:
+    for index, field in enumerate(schema):
+        yield schema.remove(index)
+        for kind in OTHER_KINDS:
+            yield schema.set(index, pa.field(field.name, kind))
+        if pa.types.is_struct(field.type):
+            for changed in with_one_field_changed(pa.schema(list(field.type))):
+                yield schema.set(index, pa.field(field.name, pa.struct(list(changed))))
+
+
+def some_value(kind: pa.DataType) -> Any:
+    if pa.types.is_struct(kind):
+        return {field.name: some_value(field.type) for field in kind}
+    if pa.types.is_fixed_size_list(kind):
+        return [some_value(kind.value_type)] * kind.list_size
+    if pa.types.is_list(kind):
+        return [some_value(kind.value_type)] * 2
+    return pa.scalar(7).cast(pa.string()).cast(kind).as_py() if not pa.types.is_boolean(kind) else True
+
+
+@pytest.mark.parametrize("message_type", sorted(ROSBridge.get_default_adapters()))
+def test_any_other_definition_is_either_an_obstacle_or_maps(message_type: str) -> None:
+    mapping = mapping_of(message_type)
+    for schema in with_one_field_changed(decoded_schema(message_type, HUMBLE)):
+        if mapping.obstacle(schema) is None:
+            row = {field.name: some_value(field.type) for field in schema}
+            mapped = mapping.map_messages(pa.RecordBatch.from_pylist([row, row], schema=schema))
+            mapped.batch.validate(full=True)
+            assert mapped.rows.size + sum(refusal.rows.size for refusal in mapped.refused) == 2
 
 
 def test_a_definition_without_covariances_or_header_maps_as_unknown() -> None:

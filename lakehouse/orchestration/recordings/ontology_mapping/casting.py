@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse.catalog.errors import UnsupportedSchemaError, quoted
-from lakehouse.orchestration.recordings.ontology_mapping.rows import Owners, is_number, list_parts
+from lakehouse.catalog.errors import quoted
+from lakehouse.orchestration.recordings.ontology_mapping.rows import Owners, UnsuitableFieldError, is_number, list_parts
 
 
 def cast_column(values: pa.Array, target: pa.DataType, owners: Owners, name: str) -> pa.Array:
@@ -21,7 +21,7 @@ def cast_column(values: pa.Array, target: pa.DataType, owners: Owners, name: str
         name: The field as the user knows it, for the reason of a refusal.
 
     Raises:
-        UnsupportedSchemaError: If no value of this type can be expressed in the target type.
+        UnsuitableFieldError: If no value of this type can be expressed in the target type.
     """
     if values.type == target:
         return values
@@ -35,8 +35,8 @@ def cast_column(values: pa.Array, target: pa.DataType, owners: Owners, name: str
         return _cast_numbers(values, target, owners, name)
     if (_is_text(values.type) and _is_text(target)) or (_is_bytes(values.type) and _is_bytes(target)):
         return values.cast(target)
-    raise UnsupportedSchemaError(
-        f"the message definition has {quoted(values.type)} in field {quoted(name)}, where {quoted(target)} is expected"
+    raise UnsuitableFieldError(
+        f"it has {quoted(values.type)} in field {quoted(name)}, where {quoted(target)} is expected"
     )
 
 

@@ -10,10 +10,10 @@ from functools import cache, cached_property
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.catalog.errors import UnsupportedSchemaError, quoted
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN
 from lakehouse.ontology.registry import load_models, model_arrow_schema
-from lakehouse.orchestration.recordings.decoding.decoded import DecodedBlock
+from lakehouse.orchestration.recordings.decoding.decoded import DecodedBlock, Indices, no_rows
+from lakehouse.orchestration.recordings.errors import MessageDefinitionError
 from lakehouse.orchestration.recordings.ontology_mapping import (
     builtin_interfaces,
     geometry_msgs,
@@ -24,7 +24,12 @@ from lakehouse.orchestration.recordings.ontology_mapping import (
     tf2_msgs,
 )
 from lakehouse.orchestration.recordings.ontology_mapping.expressions import Expression
-from lakehouse.orchestration.recordings.ontology_mapping.rows import Indices, Owners, RefusedMessages, Rows
+from lakehouse.orchestration.recordings.ontology_mapping.rows import (
+    Owners,
+    RefusedMessages,
+    Rows,
+    UnsuitableFieldError,
+)
 
 _PACKAGES = (builtin_interfaces, std_msgs, geometry_msgs, sensor_msgs, nav_msgs, tf2_msgs, nmea_msgs)
 
@@ -75,10 +80,8 @@ class OntologyMapping:
         A recording carries its own message definitions, and one may lack fields that the model needs.
         """
         try:
-            self.map_messages(
-                pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in decoded], schema=decoded)
-            )
-        except UnsupportedSchemaError as error:
+            self.map_messages(no_rows(decoded))
+        except MessageDefinitionError as error:
             return error.message
         return None
 
@@ -89,15 +92,15 @@ class OntologyMapping:
             batch: The fields of the message type by name, without any timestamp column.
 
         Raises:
-            UnsupportedSchemaError: If the message definition lacks a field the model needs, or has it with a type that
+            MessageDefinitionError: If the message definition lacks a field the model needs, or has it with a type that
                 cannot become the model's.
         """
         owners = Owners.of_messages(batch.num_rows)
         rows = Rows(batch.to_struct_array(), owners)
         try:
             columns = self.expression.evaluate(rows, pa.struct(list(self.payload_schema)))
-        except UnsupportedSchemaError as error:
-            raise UnsupportedSchemaError(f"{quoted(self.message_type)}: {error.message}") from error
+        except UnsuitableFieldError as error:
+            raise MessageDefinitionError(self.message_type, str(error)) from error
         mapped = pa.RecordBatch.from_arrays(columns.flatten(), schema=self.payload_schema)
         everything = np.arange(batch.num_rows, dtype=np.int64)
         refused = owners.refusals()
@@ -110,7 +113,7 @@ class OntologyMapping:
         """Map a block as a decoder returns it; what the model cannot hold joins what could not be decoded.
 
         Raises:
-            UnsupportedSchemaError: As `map_messages` does.
+            MessageDefinitionError: As `map_messages` does.
         """
         mapped = self.map_messages(block.batch)
         refused = Counter({refusal.reason: len(refusal.rows) for refusal in mapped.refused})

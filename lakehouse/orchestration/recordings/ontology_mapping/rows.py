@@ -14,10 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse.catalog.errors import UnsupportedSchemaError, quoted
+from lakehouse.catalog.errors import quoted
 from lakehouse.orchestration.recordings.decoding.decoded import Indices
 
 BooleanMask = npt.NDArray[np.bool_]
+
+
+class UnsuitableFieldError(ValueError):
+    """A message definition lacks a field, or has it as something else. The mapping says of which message type."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ class Rows:
         """The values of a field.
 
         Raises:
-            UnsupportedSchemaError: If the message definition of the recording has no such field.
+            UnsuitableFieldError: If the message definition of the recording has no such field.
         """
         found = self._find(path)
         if found is None:
-            raise UnsupportedSchemaError(f"the message definition has no field {quoted(path)}")
+            raise UnsuitableFieldError(f"it has no field {quoted(path)}")
         return found
 
     def numbers(self, path: str) -> npt.NDArray[Any]:
@@ -117,20 +121,20 @@ class Rows:
         """The nested messages in a field, one per row."""
         nested = self.column(path)
         if not pa.types.is_struct(nested.type):
-            raise UnsupportedSchemaError(f"field {quoted(path)} of the message definition is not a message")
+            raise UnsuitableFieldError(f"field {quoted(path)} is not a message")
         return Rows(nested, self.owners)
 
     def elements(self, path: str) -> tuple[pa.Array, Rows]:
         """Where the array of each row starts (int32 offsets), and all elements of an array of messages as rows."""
         offsets, values = list_parts(self.column(path))
         if not pa.types.is_struct(values.type):
-            raise UnsupportedSchemaError(f"field {quoted(path)} of the message definition is not an array of messages")
+            raise UnsuitableFieldError(f"field {quoted(path)} is not an array of messages")
         return offsets, Rows(values, self.owners.of_elements(offsets))
 
     def _of_type(self, path: str, wanted: pa.DataType) -> pa.Array:
         values = self.column(path)
         if values.type != wanted:
-            raise UnsupportedSchemaError(f"field {quoted(path)} of the message definition is no {wanted}")
+            raise UnsuitableFieldError(f"field {quoted(path)} is no {wanted}")
         return values
 
     def _find(self, path: str) -> pa.Array | None:
@@ -146,7 +150,7 @@ def list_parts(lists: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Offsets (int32, starting at 0) and values of a list array of any kind without nulls.
 
     Raises:
-        UnsupportedSchemaError: If it is not a list.
+        UnsuitableFieldError: If it is not a list.
     """
     if pa.types.is_fixed_size_list(lists.type):
         size = lists.type.list_size
@@ -154,7 +158,7 @@ def list_parts(lists: pa.Array) -> tuple[pa.Array, pa.Array]:
     if pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type):
         offsets = lists.offsets.to_numpy()
         return pa.array((offsets - offsets[0]).astype(np.int32)), lists.flatten()
-    raise UnsupportedSchemaError(f"the message definition has {quoted(lists.type)} where an array is expected")
+    raise UnsuitableFieldError(f"it has {quoted(lists.type)} where an array is expected")
 
 
 def is_number(data_type: pa.DataType) -> bool:
@@ -164,7 +168,7 @@ def is_number(data_type: pa.DataType) -> bool:
 
 def _as_numbers(values: pa.Array, path: str) -> npt.NDArray[Any]:
     if not is_number(values.type):
-        raise UnsupportedSchemaError(f"field {quoted(path)} of the message definition holds no numbers")
+        raise UnsuitableFieldError(f"field {quoted(path)} holds no numbers")
     return values.to_numpy(zero_copy_only=False)
 
 
