@@ -1,0 +1,76 @@
+"""`lakehouse run`: serve the lake over Arrow Flight until told to stop."""
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+from sqlalchemy import make_url
+
+from lakehouse import __version__
+from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.settings import Settings
+from lakehouse.cli.log_output import LogFormat, LogLevel, configure_logging
+from lakehouse.flight_gateway.server import DEFAULT_HOST, DEFAULT_PORT, Gateway
+
+# How long running calls may go on after the signal to stop; below the 30 s that orchestrators usually wait.
+GRACE_SECONDS = 10.0
+
+_log = logging.getLogger("lakehouse.run")
+
+
+def run(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    log_format: Annotated[LogFormat, typer.Option(help="Form of the log lines.")] = LogFormat.PLAIN,
+    log_level: Annotated[LogLevel, typer.Option(help="Least severe records to log.")] = LogLevel.INFO,
+) -> None:
+    """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C."""
+    configure_logging(log_format, log_level)
+    settings = Settings.load()
+    stopped = _stop_signal()
+    with _opened(settings) as lakehouse:
+        gateway = Gateway(lakehouse, host, port)
+        bound_port = gateway.start()
+        _log.info(
+            "lakehouse %s listens on grpc://%s:%d; data in %s, database %s",
+            __version__,
+            host,
+            bound_port,
+            settings.warehouse_uri,
+            _database_name(settings),
+        )
+        stopped.wait()
+        _log.info("stopping: running calls have %g seconds to end", GRACE_SECONDS)
+        gateway.stop(GRACE_SECONDS)
+    _log.info("stopped")
+
+
+def _opened(settings: Settings) -> Lakehouse:
+    try:
+        return Lakehouse.open(settings)
+    except StorageError as error:
+        raise ConfigurationError(
+            f"the lake cannot be opened: {error.message} (database {_database_name(settings)}, "
+            f"warehouse {settings.warehouse_uri})"
+        ) from error
+
+
+def _database_name(settings: Settings) -> str:
+    return make_url(settings.database_url).render_as_string(hide_password=True)
+
+
+def _stop_signal() -> threading.Event:
+    """An event set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stopped = threading.Event()
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        signal.signal(signal_number, signal.SIG_DFL)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return stopped
