@@ -23,6 +23,7 @@ from lakehouse.ontology.evolution import (
     parquet_fields,
 )
 from lakehouse.ontology.iceberg_types import iceberg_fields
+from lakehouse.ontology.registry import shipped_model
 from lakehouse.ontology.storage_names import (
     ENVELOPE_COLUMNS,
     RECORDED_AT_COLUMN,
@@ -245,7 +246,8 @@ def topic_table_schema(plan: StoragePlan, ontology_tag: str | None = None) -> Sc
 
 
 def _model_comments(plan: StoragePlan, ontology_tag: str | None) -> dict[tuple[str, ...], str]:
-    return {}
+    model = shipped_model(ontology_tag, plan.arrow_schema) if ontology_tag is not None else None
+    return model.comments() if model is not None else {}
 
 
 def parquet_schema(table_schema: Schema, plan: StoragePlan) -> pa.Schema:
