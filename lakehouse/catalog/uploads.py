@@ -19,7 +19,6 @@ from lakehouse.catalog.errors import InvalidDataError, LakehouseError, StateErro
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.records import TopicRecord
-from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeInterval
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan, UnstorableValueError, parquet_schema
@@ -45,38 +44,31 @@ class UploadTable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class UploadResources:
-    """What all uploads of a process share.
+class UploadLimits:
+    """Sizes in bytes of Arrow data.
 
     Attributes:
-        row_group_bytes: Arrow bytes an upload buffers before it encodes a row group.
-        file_bytes: Arrow bytes after which a data file ends; 0: unlimited.
+        row_group: What an upload buffers before it encodes a row group.
+        file: Where a data file ends; 0: unlimited.
     """
 
-    warehouse: Warehouse
-    budget: UploadBudget
-    pool: EncoderPool
-    row_group_bytes: int
-    file_bytes: int
-
-    @classmethod
-    def open(cls, settings: Settings, warehouse: Warehouse) -> Self:
-        """Start the encoder threads; `close` stops them."""
-        return cls(
-            warehouse,
-            UploadBudget(settings.upload_memory_budget),
-            EncoderPool(settings.concurrent_writes),
-            settings.encoding_buffer_size,
-            settings.max_chunk_size,
-        )
+    row_group: int
+    file: int
 
     @property
-    def buffer_bytes(self) -> int:
+    def buffer(self) -> int:
         """Target of a row group, which never exceeds that of a file."""
-        return min(self.row_group_bytes, self.file_bytes) if self.file_bytes else self.row_group_bytes
+        return min(self.row_group, self.file) if self.file else self.row_group
 
-    def close(self) -> None:
-        self.pool.close()
+
+@dataclass(frozen=True, slots=True)
+class UploadResources:
+    """What all uploads of a process share."""
+
+    warehouse: Warehouse
+    limits: UploadLimits
+    budget: UploadBudget
+    pool: EncoderPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +105,7 @@ class TopicUpload:
         self._topic = topic
         self._plan = plan
         self._table = table
-        self._resources = resources
+        self._limits = resources.limits
         self._warehouse = resources.warehouse
         self._budget = resources.budget
         self._lane = resources.pool.lane()
@@ -243,7 +235,7 @@ class TopicUpload:
             self._buffered += added
         self._budget.charge(added)
         with self._lock:
-            while self._buffered >= self._resources.buffer_bytes and self._buffers:
+            while self._buffered >= self._limits.buffer and self._buffers:
                 self._submit(self._largest_day(), last=False)
         self._lane.wait_for_room(QUEUED_ROW_GROUPS)
 
@@ -279,7 +271,7 @@ class TopicUpload:
 
     def _store(self, group: RowGroup) -> None:
         rows = self._envelope.add(group.rows())
-        pieces = max(1, min(rows.num_rows, round(group.size / self._resources.buffer_bytes)))
+        pieces = max(1, min(rows.num_rows, round(group.size / self._limits.buffer)))
         for number in range(pieces):
             first, last = rows.num_rows * number // pieces, rows.num_rows * (number + 1) // pieces
             self._store_piece(group.day, rows.slice(first, last - first), group.size // pieces)
@@ -289,7 +281,7 @@ class TopicUpload:
         start_ns, end_ns = times[0].as_py(), times[-1].as_py()
         writer = self._open_files.get(day)
         if writer is not None and writer.end_ns is not None:
-            full = self._resources.file_bytes and writer.arrow_bytes + size > self._resources.file_bytes
+            full = self._limits.file and writer.arrow_bytes + size > self._limits.file
             if full or start_ns < writer.end_ns:
                 self._close_file(day)
                 writer = None
