@@ -54,7 +54,7 @@ class Lakehouse:
         self.reader = TopicReader(
             database,
             warehouse,
-            SkipIndex(warehouse),
+            SkipIndex(self.table_files),
             target_batch_bytes=settings.target_message_size,
             max_batch_rows=settings.max_batch_size,
         )

@@ -111,8 +111,9 @@ class TopicReader:
                 TimeSortedStream(file.start_ns, rank, partial(self._open, file, topic, window, plan, depth))
                 for rank, file in enumerate(files)
             ]
-            for batch in merge_by_time(streams):
-                yield from _cut(batch, self._max_batch_rows, self._target_batch_bytes)
+            for stored in merge_by_time(streams):
+                for batch in plan.from_storage_batches(stored):
+                    yield from _cut(batch, self._max_batch_rows, self._target_batch_bytes)
         except (StorageError, pa.ArrowException, OSError) as error:
             self._raise_if_gone(topic)
             if isinstance(error, LakehouseError):
@@ -173,7 +174,7 @@ class TopicReader:
         else:
             found = self._slices.read_unsorted(file.path, selection, columns, rows, bytes_per_row)
         for batch in found:
-            yield TimedBatch(batch.timestamps, plan.from_storage(batch.rows))
+            yield from _in_storage_form(batch, plan)
 
     def _raise_if_gone(self, topic: TopicRecord) -> None:
         with self._database.snapshot() as connection:
@@ -185,6 +186,23 @@ class TopicReader:
 @lru_cache(maxsize=1024)
 def _plan(arrow_schema: bytes) -> StoragePlan:
     return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
+
+
+def _in_storage_form(batch: TimedBatch, plan: StoragePlan) -> Iterator[TimedBatch]:
+    """Rows in exactly the plan's storage schema, so that rows of any two files can be put together.
+
+    Files of a table that evolved, or that another engine wrote, may hold wider types, other names of list children and
+    other orders of columns.
+    """
+    columns = [batch.rows.column(name) for name in plan.storage_schema.names]
+    if [column.type for column in columns] == plan.storage_schema.types:
+        yield TimedBatch(batch.timestamps, pa.RecordBatch.from_arrays(columns, schema=plan.storage_schema))
+        return
+    start = 0
+    for uploaded in plan.from_storage_batches(batch.rows):
+        stop = start + uploaded.num_rows
+        yield TimedBatch(batch.timestamps[start:stop], plan.to_storage(uploaded))
+        start = stop
 
 
 def _indexed(entry: bytes) -> IndexedFile:

@@ -10,21 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.manifest import ManifestContent, ManifestFile
-from pyiceberg.partitioning import PartitionSpec
-from pyiceberg.serializers import FromByteStream
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.transforms import DayTransform, IdentityTransform
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.manifest_frames import ManifestFrame, decode_manifest, decode_manifest_list
-from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.manifest_decoding import decode_frame
+from lakehouse.catalog.manifest_frames import ManifestFrame
+from lakehouse.catalog.manifests import DATA_CONTENT, ManifestRecord, partition_may_contain
+from lakehouse.catalog.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.time_window import UNBOUNDED, TimeWindow
+from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
+DELETE_CONTENT = 1
 DEFAULT_FRAME_CACHE_BYTES = 256 << 20
-METADATA_FILES_KEPT = 512
-MANIFEST_LISTS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,52 +51,37 @@ class SkipIndex:
     """Decoded manifests of all tables, shared by every reader of a process.
 
     Args:
-        warehouse: Where the metadata files are.
+        files: Reads the metadata files of tables.
         frame_cache_bytes: Largest total size of decoded manifests kept in memory.
     """
 
-    def __init__(self, warehouse: Warehouse, frame_cache_bytes: int = DEFAULT_FRAME_CACHE_BYTES) -> None:
-        self._warehouse = warehouse
-        self._metadata: BoundedCache[str, TableMetadata] = BoundedCache(METADATA_FILES_KEPT)
-        self._manifest_lists: BoundedCache[str, list[ManifestFile]] = BoundedCache(MANIFEST_LISTS_KEPT)
+    def __init__(self, files: TableFiles, frame_cache_bytes: int = DEFAULT_FRAME_CACHE_BYTES) -> None:
+        self._files = files
         self._frames: BoundedCache[str, ManifestFrame] = BoundedCache(frame_cache_bytes, lambda frame: frame.nbytes)
 
-    def table_metadata(self, metadata_location: str) -> TableMetadata:
-        """The parsed metadata file.
-
-        Raises:
-            StorageError: If it cannot be read.
-        """
-        return self._metadata.get(
-            metadata_location, lambda: FromByteStream.table_metadata(self._content_stream(metadata_location))
-        )
-
     def frames(
-        self, metadata_location: str, sequence: str | None = None, content: ManifestContent = ManifestContent.DATA
+        self, metadata_location: str, sequence: str | None = None, content: int = DATA_CONTENT
     ) -> Iterator[ManifestFrame]:
         """Decoded manifests of the current snapshot.
 
         Args:
             metadata_location: The state of the table.
             sequence: Leave out manifests which, by their partition summaries, hold no file of this sequence.
-            content: Data files or delete files.
+            content: Manifests of data files (`DATA_CONTENT`) or of delete files (`DELETE_CONTENT`).
 
         Raises:
             StorageError: If a metadata file cannot be read.
         """
-        metadata = self.table_metadata(metadata_location)
-        snapshot = metadata.current_snapshot()
+        document = self._files.document(metadata_location)
+        snapshot = document.current_snapshot
         if snapshot is None:
             return
-        manifests = self._manifest_lists.get(
-            snapshot.manifest_list, lambda: decode_manifest_list(*self._located_content(snapshot.manifest_list))
-        )
-        specs = metadata.specs()
-        for manifest in manifests:
-            if manifest.content != content or not (manifest.has_added_files() or manifest.has_existing_files()):
+        for manifest in self._files.manifest_list(snapshot["manifest-list"]):
+            if manifest.content != content or manifest.live_files == 0:
                 continue
-            positions = _partition_positions(metadata, specs[manifest.partition_spec_id])
-            if sequence is None or _may_hold(manifest, positions[0], sequence):
+            positions = _partition_positions(document, manifest.spec_id)
+            position = positions[0]
+            if sequence is None or position is None or partition_may_contain(manifest, position, sequence.encode()):
                 yield self._frame(manifest, positions)
 
     def sequence_files(
@@ -111,9 +93,9 @@ class SkipIndex:
             StorageError: If a metadata file cannot be read, or another engine recorded row deletions of a kind that
                 cannot be applied: rows that were deleted must never be returned.
         """
-        if any(len(frame) for frame in self.frames(metadata_location, sequence, ManifestContent.DELETES)):
+        if any(len(frame) for frame in self.frames(metadata_location, sequence, DELETE_CONTENT)):
             raise StorageError("the table holds row-level deletes of another engine; compact it there to read it here")
-        timestamp_id = self.table_metadata(metadata_location).schema().find_field("timestamp_ns").field_id
+        timestamp_id = self._files.document(metadata_location).schema.find_field(TIMESTAMP_COLUMN).field_id
         found: list[IndexedFile] = []
         for frame in self.frames(metadata_location, sequence):
             starts, ends = frame.long_bounds(timestamp_id)
@@ -138,44 +120,29 @@ class SkipIndex:
                 )
         return found
 
-    def _frame(self, manifest: ManifestFile, positions: tuple[int | None, int | None]) -> ManifestFrame:
+    def _frame(self, manifest: ManifestRecord, positions: tuple[int | None, int | None]) -> ManifestFrame:
         def load() -> ManifestFrame:
-            _, content = self._located_content(manifest.manifest_path)
-            return decode_manifest(manifest, content, *positions)
+            try:
+                return decode_frame(self._files.read(manifest.path), manifest.sequence_number, *positions)
+            except (ValueError, LookupError, EOFError) as error:
+                raise StorageError("a manifest of the table is damaged or of an unknown form") from error
 
-        return self._frames.get(manifest.manifest_path, load)
-
-    def _located_content(self, location: str) -> tuple[str, bytes]:
-        with self._warehouse.open_input(location) as stream:
-            return location, stream.read()
-
-    def _content_stream(self, location: str) -> pa.BufferReader:
-        return pa.BufferReader(self._located_content(location)[1])
+        return self._frames.get(manifest.path, load)
 
 
-def _partition_positions(metadata: TableMetadata, spec: PartitionSpec) -> tuple[int | None, int | None]:
+def _partition_positions(document: TableDocument, spec_id: int) -> tuple[int | None, int | None]:
     """Where a partition spec keeps the sequence and the day."""
-    # A source column of an old spec may have been dropped since; then it is in an older schema.
-    names = {field.field_id: field.name for schema in metadata.schemas for field in schema.fields}
+    spec = next(spec for spec in document.fields["partition-specs"] if spec["spec-id"] == spec_id)
+    # The source column of an old spec may have been dropped since; then it is in an older schema.
+    names = {field["id"]: field["name"] for schema in document.fields["schemas"] for field in schema["fields"]}
     sequence_position = day_position = None
-    for position, field in enumerate(spec.fields):
-        source = names.get(field.source_id)
-        if source == "sequence" and isinstance(field.transform, IdentityTransform):
+    for position, field in enumerate(spec["fields"]):
+        source = (names.get(field["source-id"]), field["transform"])
+        if source == (SEQUENCE_COLUMN, "identity"):
             sequence_position = position
-        elif source == "recorded_at" and isinstance(field.transform, DayTransform):
+        elif source == (RECORDED_AT_COLUMN, "day"):
             day_position = position
     return sequence_position, day_position
-
-
-def _may_hold(manifest: ManifestFile, position: int | None, sequence: str) -> bool:
-    if position is None or not manifest.partitions:
-        return True
-    summary = manifest.partitions[position]
-    # Names are ASCII, so the bytes of the bounds (UTF-8) sort like the names.
-    value = sequence.encode()
-    return (summary.lower_bound is None or summary.lower_bound <= value) and (
-        summary.upper_bound is None or value <= summary.upper_bound
-    )
 
 
 def _equals_or_null(values: pa.Array, value: str) -> np.ndarray:
