@@ -24,14 +24,6 @@ class EmptyRecordingError(RecordingError):
     """The recording holds no message at all, so there is nothing a sequence could show."""
 
 
-class AlreadyIngestedError(RecordingError):
-    """A sequence of this name holds exactly this recording (same content hash)."""
-
-    def __init__(self, name: str, sequence: str) -> None:
-        self.sequence = sequence
-        super().__init__(name, f"already ingested as sequence {quoted(sequence)}")
-
-
 class MessageDefinitionError(LakehouseError, Terminal):
     """The definition of a message type is missing, malformed, or cannot be turned into columns."""
 

@@ -67,10 +67,7 @@ class RosDecoder:
                 pieces.append(array)
                 origins.append(np.asarray(members, dtype=np.int64)[rows])
         if not pieces:
-            nothing = pa.RecordBatch.from_arrays(
-                [pa.array([], item.type) for item in self._schema], schema=self._schema
-            )
-            return DecodedBlock(nothing, np.empty(0, np.int64), failures)
+            return DecodedBlock(no_rows(self._schema), np.empty(0, np.int64), failures)
         rows = np.concatenate(origins)
         combined = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
         if np.any(rows[1:] < rows[:-1]):

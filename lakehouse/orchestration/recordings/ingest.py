@@ -1,0 +1,229 @@
+"""A recording in, a finalized session and a report out.
+
+Everything goes through the catalog's own functions, like an upload through the gateway. Whatever fails: the session and
+the sequence made here are deleted again, and nothing is left.
+
+A topic's `timestamp_ns` is the time the recorder received the message (bag time, MCAP log time), as in the bridges of
+the official SDK. When a message was sent is kept too if the recording says something else about it: in a column
+`publish_time_ns` for encodings other than ROS, as the SDK's MCAP bridge does; and for ROS messages, whose columns are
+those of the ontology or of the message itself, in the topic `recording/message_times`. Files attached to an MCAP become
+rows of the topic `recording/attachments`. Channels without messages become no topic; sequence and report list them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from lakehouse.catalog.errors import AlreadyExistsError, LakehouseError, NotFoundError, StateError, quoted
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import parse_sequence_name
+from lakehouse.catalog.records import SessionRecord, SessionState
+from lakehouse.catalog.sequences import SequenceDescription
+from lakehouse.orchestration.recordings.containers import open_recording
+from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS
+from lakehouse.orchestration.recordings.errors import EmptyRecordingError, UnreadableRecordingError
+from lakehouse.orchestration.recordings.extras import (
+    ATTACHMENTS_TOPIC,
+    MESSAGE_TIMES_TOPIC,
+    AttachmentsTopic,
+    MessageTimesTopic,
+)
+from lakehouse.orchestration.recordings.lineage import (
+    RECORDING_KEY,
+    content_hash,
+    ingested_content_hash,
+    sequence_metadata,
+)
+from lakehouse.orchestration.recordings.naming import sequence_name_of, topic_path_of
+from lakehouse.orchestration.recordings.recording import Channel, Recording
+from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
+from lakehouse.orchestration.recordings.topic_writer import TopicWriter
+
+Progress = Callable[[int, int | None], None]
+"""Called with the messages done so far and all messages, None if the recording does not count them."""
+
+
+def ingest_recording(
+    lakehouse: Lakehouse,
+    path: Path | str,
+    *,
+    sequence_name: str | None = None,
+    user_metadata: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+    topics: Sequence[str] | None = None,
+) -> IngestReport:
+    """Ingest one recording as one sequence with one session.
+
+    Args:
+        lakehouse: Where to.
+        path: An MCAP file, a ROS 1 bag, a rosbag2 directory or storage file.
+        sequence_name: Name of the sequence; by default made from the file name.
+        user_metadata: Added to the metadata of the sequence; the key `recording` is ours.
+        progress: Told about every block of messages.
+        topics: Names or glob patterns of the recorded topics to take; all by default.
+
+    Returns:
+        What came of it. If the sequence exists and holds this very recording, nothing is done and the report says so.
+
+    Raises:
+        UnreadableRecordingError: If the recording is damaged and nothing of it can be salvaged.
+        UnsupportedRecordingError: If it is of a kind we do not read.
+        EmptyRecordingError: If it holds no message (or none of the topics asked for) and no attachment.
+        AlreadyExistsError: If the sequence exists and holds something else.
+        StateError: If the sequence is an unfinished ingestion of this recording.
+        InvalidNameError: If `sequence_name` breaks the naming rules.
+    """
+    started = time.monotonic()
+    path = Path(path)
+    name = parse_sequence_name(sequence_name) if sequence_name is not None else sequence_name_of(path)
+    with open_recording(path) as recording:
+        present = _find_present(lakehouse, name)
+        if present is not None:
+            return _report_present(present, recording, started)
+        channels = [channel for channel in recording.channels if _is_chosen(channel, topics)]
+        ingestion = _Ingestion(lakehouse, recording, channels, progress)
+        metadata = dict(user_metadata or {}) | sequence_metadata(recording)
+        lakehouse.sequences.create(name, metadata)
+        try:
+            session = lakehouse.sessions.create(name)
+            reports = ingestion.run(session)
+        except BaseException:
+            ingestion.abort()
+            with suppress(NotFoundError):
+                lakehouse.sequences.delete(name)
+            raise
+        return IngestReport(
+            sequence=name,
+            session=str(session.locator),
+            topics=reports,
+            extra_topics=ingestion.extra_reports,
+            source_files=recording.source,
+            damages=tuple(recording.damages),
+            already_ingested=False,
+            duration_s=time.monotonic() - started,
+        )
+
+
+class _Ingestion:
+    """The way of one recording into one session."""
+
+    def __init__(
+        self, lakehouse: Lakehouse, recording: Recording, channels: list[Channel], progress: Progress | None
+    ) -> None:
+        self.extra_reports: list[TopicReport] = []
+        self._lakehouse = lakehouse
+        self._recording = recording
+        self._channels = channels
+        self._progress = progress
+        self._writers: dict[int, TopicWriter] = {}
+        self._extras: list[MessageTimesTopic | AttachmentsTopic] = []
+
+    def run(self, session: SessionRecord) -> list[TopicReport]:
+        """Store everything and finalize the session."""
+        taken: set[str] = set()
+        for channel in self._channels:
+            topic_path = topic_path_of(channel.topic, taken)
+            taken.add(topic_path)
+            self._writers[channel.id] = TopicWriter(self._lakehouse, session, self._recording, channel, topic_path)
+        times = MessageTimesTopic(self._lakehouse, session, topic_path_of(MESSAGE_TIMES_TOPIC, taken))
+        attachments = AttachmentsTopic(self._lakehouse, session, topic_path_of(ATTACHMENTS_TOPIC, taken))
+        self._extras = [times, attachments]
+        self._write_messages(times)
+        for attachment in self._recording.attachments():
+            attachments.write(attachment)
+        reports = [writer.finish() for writer in self._writers.values()]
+        self.extra_reports = [report for extra in self._extras if (report := extra.finish()) is not None]
+        if not any(report.stored for report in [*reports, *self.extra_reports]):
+            if self._recording.damages:
+                raise UnreadableRecordingError(self._recording.name, self._recording.damages[0])
+            raise EmptyRecordingError(self._recording.name, "it holds no message that could be stored")
+        if self._recording.damages:
+            text = "The recording is damaged; what could be read is here. " + "; ".join(self._recording.damages)
+            self._lakehouse.notifications.create(session.locator.sequence, "error", text)
+        self._lakehouse.sessions.finalize(session.uuid)
+        return reports
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        for writer in [*self._writers.values(), *self._extras]:
+            with suppress(LakehouseError):
+                writer.abort()
+
+    def _write_messages(self, times: MessageTimesTopic) -> None:
+        counts = [channel.message_count for channel in self._channels]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        done = 0
+        for block in self._recording.read_messages(self._channels):
+            writer = self._writers[block.channel.id]
+            rows = writer.write(block)
+            if block.channel.encoding in ROS_ENCODINGS:
+                times.write(writer.locator.path, block, rows)
+            done += len(block.payloads)
+            if self._progress is not None:
+                self._progress(done, total)
+
+
+def _is_chosen(channel: Channel, patterns: Sequence[str] | None) -> bool:
+    return patterns is None or any(fnmatchcase(channel.topic, pattern) for pattern in patterns)
+
+
+def _find_present(lakehouse: Lakehouse, name: str) -> SequenceDescription | None:
+    try:
+        return lakehouse.sequences.describe(name)
+    except NotFoundError:
+        return None
+
+
+def _report_present(present: SequenceDescription, recording: Recording, started: float) -> IngestReport:
+    """The report on a recording that is in the lake already.
+
+    Raises:
+        AlreadyExistsError: If the sequence holds something else.
+        StateError: If its session is not finalized.
+    """
+    name = present.sequence.name
+    if ingested_content_hash(present.sequence) != content_hash(recording.source):
+        raise AlreadyExistsError("sequence", name)
+    session = next((item for item in present.sessions if item.state is SessionState.FINALIZED), None)
+    if session is None:
+        raise StateError(
+            f"sequence {quoted(name)} is an unfinished ingestion of this recording: wait if it is still running, "
+            "else delete the sequence and ingest again"
+        )
+    reports = []
+    for topic in present.topics:
+        block = topic.user_metadata.get(RECORDING_KEY, {})
+        reports.append(
+            TopicReport(
+                topic=topic.locator.path,
+                original_topic=block.get("topic", ""),
+                message_type=block.get("message_type", ""),
+                ontology_tag=topic.ontology_tag,
+                expected=block.get("message_count"),
+                found=topic.row_count,
+                decoded=topic.row_count,
+                stored=topic.row_count,
+                failed=0,
+                reasons={},
+                notes=(),
+                start_ns=topic.interval.start_ns if topic.interval else None,
+                end_ns=topic.interval.end_ns if topic.interval else None,
+                total_bytes=topic.total_bytes,
+                files=topic.chunk_count,
+            )
+        )
+    return IngestReport(
+        sequence=name,
+        session=str(session.locator),
+        topics=[report for report in reports if report.original_topic],
+        extra_topics=[report for report in reports if not report.original_topic],
+        source_files=recording.source,
+        damages=(),
+        already_ingested=True,
+        duration_s=time.monotonic() - started,
+    )
