@@ -4,10 +4,9 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import pyarrow as pa
-from pyiceberg.schema import Schema
 
 from lakehouse.catalog.data_file_writer import DataFileWriter, FilePlace
 from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
@@ -18,10 +17,9 @@ from lakehouse.catalog.envelope import Envelope
 from lakehouse.catalog.errors import InvalidDataError, LakehouseError, StateError, StorageError
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.memory_budget import UploadBudget
-from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeInterval
-from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan, UnstorableValueError, parquet_schema
+from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan, UnstorableValueError
 
 # Row groups queued behind the one being encoded: enough to keep the encoder busy, few enough to bound memory.
 QUEUED_ROW_GROUPS = 1
@@ -29,18 +27,25 @@ QUEUED_ROW_GROUPS = 1
 OPEN_FILES = 4
 
 
-class UploadTable(Protocol):
-    """The part of a topic table that an upload needs."""
+@dataclass(frozen=True, slots=True)
+class UploadTarget:
+    """What is uploaded, and where to.
 
-    @property
-    def location(self) -> str:
-        """URI below which the table's files live."""
-        ...
+    Attributes:
+        topic_uuid: Names the files.
+        sequence: Name of the sequence: partition value and column.
+        session: Locator of the session: column.
+        table_location: URI of the topic's Iceberg table.
+        plan: Mapping of the uploaded schema to storage.
+        parquet_schema: Schema of the files with the table's field ids, envelope included.
+    """
 
-    @property
-    def schema(self) -> Schema:
-        """The current schema of the created table: its field ids count."""
-        ...
+    topic_uuid: str
+    sequence: str
+    session: str
+    table_location: str
+    plan: StoragePlan
+    parquet_schema: pa.Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +64,6 @@ class UploadLimits:
     def buffer(self) -> int:
         """Target of a row group, which never exceeds that of a file."""
         return min(self.row_group, self.file) if self.file else self.row_group
-
-
-@dataclass(frozen=True, slots=True)
-class UploadResources:
-    """What all uploads of a process share."""
-
-    warehouse: Warehouse
-    limits: UploadLimits
-    budget: UploadBudget
-    pool: EncoderPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +88,30 @@ class TopicUpload:
     `write` or `finish` the upload is already aborted.
     """
 
-    def __init__(self, topic: TopicRecord, plan: StoragePlan, table: UploadTable, resources: UploadResources) -> None:
+    def __init__(
+        self,
+        target: UploadTarget,
+        limits: UploadLimits,
+        warehouse: Warehouse,
+        budget: UploadBudget,
+        pool: EncoderPool,
+    ) -> None:
         """Prepare; nothing is written before there are rows.
 
         Args:
-            topic: What is uploaded.
-            plan: The mapping of the uploaded schema to storage.
-            table: Where its files belong.
-            resources: Shared by all uploads of the process.
+            target: What is uploaded, and where to.
+            limits: Sizes of row groups and files.
+            warehouse: Where the files go.
+            budget: Shared by all uploads of the process.
+            pool: Shared by all uploads of the process.
         """
-        self._topic = topic
-        self._plan = plan
-        self._table = table
-        self._limits = resources.limits
-        self._warehouse = resources.warehouse
-        self._budget = resources.budget
-        self._lane = resources.pool.lane()
-        schema = parquet_schema(table.schema, plan)
-        self._envelope = Envelope(schema, topic.locator.sequence, str(topic.session_locator))
-        self._leaves = parquet_leaves(schema)
+        self._target = target
+        self._limits = limits
+        self._warehouse = warehouse
+        self._budget = budget
+        self._lane = pool.lane()
+        self._envelope = Envelope(target.parquet_schema, target.sequence, target.session)
+        self._leaves = parquet_leaves(target.parquet_schema)
         self._batches_received = 0
         self._finished = False
         self._aborted = False
@@ -214,7 +214,7 @@ class TopicUpload:
 
     def _write(self, batch: pa.RecordBatch) -> None:
         self._batches_received += 1
-        if not batch.schema.equals(self._plan.arrow_schema, check_metadata=False):
+        if not batch.schema.equals(self._target.plan.arrow_schema, check_metadata=False):
             raise InvalidDataError(f"record batch {self._batches_received} does not have the schema of the upload")
         try:
             batch.validate(full=True)
@@ -223,7 +223,7 @@ class TopicUpload:
         if batch.num_rows == 0:
             return
         try:
-            stored = self._plan.to_storage(batch)
+            stored = self._target.plan.to_storage(batch)
         except UnstorableValueError as error:
             raise InvalidDataError(f"record batch {self._batches_received}: {error}") from None
         added = 0
@@ -294,11 +294,11 @@ class TopicUpload:
         while len(self._open_files) >= OPEN_FILES:
             self._close_file(next(iter(self._open_files)))
         ordinal = self._next_ordinal
-        sequence = self._topic.locator.sequence
-        uri = data_file_uri(self._table.location, sequence, day, self._topic.uuid, ordinal)
+        target = self._target
+        uri = data_file_uri(target.table_location, target.sequence, day, target.topic_uuid, ordinal)
         writer = DataFileWriter(
             self._warehouse,
-            FilePlace(uri, sequence, day, ordinal),
+            FilePlace(uri, target.sequence, day, ordinal),
             self._envelope.file_schema,
             self._leaves,
             choose_encoding(rows, self._leaves),
