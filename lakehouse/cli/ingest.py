@@ -1,0 +1,128 @@
+"""`lakehouse ingest`: recordings from the command line, through the same code as Dagster."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lakehouse.catalog import audit
+from lakehouse.catalog.errors import BadRequestError, LakehouseError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.time_window import TimeInterval
+from lakehouse.cli.formatting import human_bytes, human_span
+from lakehouse.orchestration.recordings.ingest import ingest_recording
+from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
+
+
+def ingest(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="MCAP files, ROS 1 bags, rosbag2 directories or their .db3 and .mcap files.", metavar="FILE..."),
+    ],
+    sequence: Annotated[
+        str | None, typer.Option(help="Name of the sequence; by default made from the file name.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Take only recorded topics of this name or glob pattern; repeatable.")
+    ] = None,
+    metadata: Annotated[str, typer.Option(help="User metadata of the sequence, a JSON object.")] = "{}",
+) -> None:
+    """Ingest recordings, each as one sequence.
+
+    Every message is accounted for: counts are compared with the recording's own index, and what could not be decoded is
+    listed with the reason. A recording that fails leaves nothing behind and does not stop the others.
+    """
+    if sequence is not None and len(files) > 1:
+        raise BadRequestError("--sequence names one sequence, but several recordings are given")
+    user_metadata = _parse_metadata(metadata)
+    console, errors = Console(), Console(stderr=True)
+    failed = 0
+    with Lakehouse.open(Settings.load()) as lake, audit.acting_as("lakehouse ingest"):
+        for path in files:
+            try:
+                report = _ingest_with_progress(errors, lake, path, sequence, user_metadata, topic)
+            except LakehouseError as error:
+                failed += 1
+                errors.print(f"[bold red]{path.name}:[/] {error.message}", highlight=False)
+            else:
+                print_report(console, path, report)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _parse_metadata(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRequestError(f"--metadata is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequestError("--metadata must be a JSON object")
+    return value
+
+
+def _ingest_with_progress(
+    console: Console,
+    lake: Lakehouse,
+    path: Path,
+    sequence: str | None,
+    user_metadata: dict[str, object],
+    topics: list[str] | None,
+) -> IngestReport:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("messages"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(path.name, total=None)
+        return ingest_recording(
+            lake,
+            path,
+            sequence_name=sequence,
+            user_metadata=user_metadata,
+            topics=topics,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def print_report(console: Console, path: Path, report: IngestReport) -> None:
+    """Show what came of one recording, a line per topic."""
+    if report.already_ingested:
+        console.print(f"[bold]{path.name}[/]: sequence {report.sequence} holds this very recording already")
+        return
+    console.print(
+        f"[bold]{path.name}[/] -> sequence [bold]{report.sequence}[/]: {report.rows:,} rows in "
+        f"{report.duration_s:.1f} s"
+    )
+    table = Table("topic", "type", "in recording", "rows", "span", "size", "files", box=None, header_style="bold")
+    for topic in [*report.topics, *report.extra_topics]:
+        table.add_row(
+            topic.topic,
+            topic.ontology_tag or topic.message_type,
+            "-" if topic.expected is None else f"{topic.expected:,}",
+            f"{topic.rows:,}",
+            human_span(_interval(topic)),
+            human_bytes(topic.total_bytes),
+            str(topic.files),
+        )
+    console.print(table)
+    for topic in report.topics:
+        for reason, count in topic.reasons.items():
+            console.print(f"[yellow]{topic.topic}: {count:,} messages not stored: {reason}[/]", highlight=False)
+        for note in topic.notes:
+            console.print(f"{topic.topic}: {note}", highlight=False)
+    for damage in report.damages:
+        console.print(f"[yellow]damaged: {damage}[/]", highlight=False)
+
+
+def _interval(topic: TopicReport) -> TimeInterval | None:
+    if topic.start_ns is None or topic.end_ns is None:
+        return None
+    return TimeInterval(topic.start_ns, topic.end_ns)
