@@ -1,8 +1,8 @@
 """The RPCs of the Flight service, on raw messages: decode, authorize, call the lakehouse, encode."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import grpc
 import pyarrow as pa
@@ -102,7 +102,8 @@ class FlightService:
             schema = descriptions.with_metadata(descriptions.stored_schema(topic), metadata)
             encoder = BatchEncoder(schema, self._body_compression)
             yield encoder.schema_message()
-            with closing(reader.read(topic, ticket.window)) as batches:
+            found = cast(Generator[pa.RecordBatch, None, None], reader.read(topic, ticket.window))
+            with closing(found) as batches:
                 for batch in batches:
                     log.rows += batch.num_rows
                     yield from encoder.batch_messages(batch)
