@@ -1,0 +1,140 @@
+"""The Iceberg SQL catalog `lake`: table pointers in the control-plane database.
+
+Every table's state is one row of `iceberg_tables` that points to a metadata file. These functions read and swap the
+rows inside transactions of the control plane; other engines open the same rows as a SQL (JDBC) catalog named `lake`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog, SqlCatalogBaseTable
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from lakehouse.catalog.control_plane.database import SQLITE_BUSY_TIMEOUT_S, Database
+from lakehouse.catalog.storage import Warehouse
+
+CATALOG_NAME = "lake"
+# The catalog's column for property values is this wide on PostgreSQL.
+_MAX_PROPERTY_LENGTH = 1000
+_LOOKUP_BATCH = 400
+
+_pointers = SqlCatalogBaseTable.metadata.tables[IcebergTables.__tablename__]
+_namespaces = SqlCatalogBaseTable.metadata.tables[IcebergNamespaceProperties.__tablename__]
+
+
+def open_sql_catalog(database: Database, warehouse: Warehouse) -> SqlCatalog:
+    """The catalog as PyIceberg sees it, with an engine of its own; for queries and tools, not for our commits."""
+    uri = database.url
+    if database.is_sqlite:
+        uri += f"{'&' if '?' in uri else '?'}timeout={SQLITE_BUSY_TIMEOUT_S}"
+    return SqlCatalog(CATALOG_NAME, uri=uri, warehouse=warehouse.uri, **warehouse.iceberg_properties())
+
+
+def split_identifier(identifier: str) -> tuple[str, str]:
+    """Namespace and table name of `namespace.table`."""
+    namespace, _, name = identifier.rpartition(".")
+    return namespace, name
+
+
+def read_pointers(connection: Connection, identifiers: Iterable[str] | None = None) -> dict[str, str]:
+    """Metadata locations by identifier; tables that do not exist are absent.
+
+    Args:
+        connection: Any transaction.
+        identifiers: Which tables; None: all.
+    """
+    query = select(_pointers.c.table_namespace, _pointers.c.table_name, _pointers.c.metadata_location).where(
+        _pointers.c.catalog_name == CATALOG_NAME, _pointers.c.metadata_location.is_not(None)
+    )
+    if identifiers is None:
+        rows = connection.execute(query).all()
+    else:
+        rows = []
+        keys = sorted({split_identifier(identifier) for identifier in identifiers})
+        columns = tuple_(_pointers.c.table_namespace, _pointers.c.table_name)
+        for start in range(0, len(keys), _LOOKUP_BATCH):
+            batch = keys[start : start + _LOOKUP_BATCH]
+            rows.extend(connection.execute(query.where(columns.in_(batch))).all())
+    return {f"{row.table_namespace}.{row.table_name}": row.metadata_location for row in rows}
+
+
+def swap_pointer(connection: Connection, identifier: str, old_location: str, new_location: str) -> bool:
+    """Point a table to a new metadata file, provided that it still points to the old one.
+
+    Returns:
+        False if another commit (or a drop) came first; nothing is changed then.
+    """
+    swapped = connection.execute(
+        update(_pointers)
+        .where(*_is(identifier), _pointers.c.metadata_location == old_location)
+        .values(metadata_location=new_location, previous_metadata_location=old_location)
+    )
+    return swapped.rowcount == 1
+
+
+def insert_pointer(connection: Connection, identifier: str, location: str) -> bool:
+    """Register a new table; False if the name is taken. The transaction stays usable either way."""
+    namespace, name = split_identifier(identifier)
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                insert(_pointers).values(
+                    catalog_name=CATALOG_NAME,
+                    table_namespace=namespace,
+                    table_name=name,
+                    metadata_location=location,
+                    previous_metadata_location=None,
+                    iceberg_type="TABLE",
+                )
+            )
+    except IntegrityError:
+        return False
+    return True
+
+
+def delete_pointer(connection: Connection, identifier: str, location: str) -> bool:
+    """Drop a table from the catalog, provided that it still points to `location`. No file is touched."""
+    deleted = connection.execute(delete(_pointers).where(*_is(identifier), _pointers.c.metadata_location == location))
+    return deleted.rowcount == 1
+
+
+def hold_pointer(connection: Connection, identifier: str) -> bool:
+    """Whether the table exists; if so it cannot be dropped before this transaction ends. Commits are not held up."""
+    query = select(_pointers.c.table_name).where(*_is(identifier)).with_for_update(read=True, key_share=True)
+    return connection.execute(query).first() is not None
+
+
+def namespace_properties(connection: Connection, namespace: str) -> dict[str, str]:
+    query = select(_namespaces.c.property_key, _namespaces.c.property_value).where(
+        _namespaces.c.catalog_name == CATALOG_NAME, _namespaces.c.namespace == namespace
+    )
+    return {row.property_key: row.property_value for row in connection.execute(query)}
+
+
+def insert_namespace(connection: Connection, namespace: str, properties: Mapping[str, str]) -> bool:
+    """Create a namespace; False if any of the properties is set already. The transaction stays usable either way."""
+    rows = [
+        {
+            "catalog_name": CATALOG_NAME,
+            "namespace": namespace,
+            "property_key": key,
+            "property_value": value[:_MAX_PROPERTY_LENGTH],
+        }
+        # Readers take this property as the sign that a namespace exists.
+        for key, value in {"exists": "true", **properties}.items()
+    ]
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(_namespaces), rows)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _is(identifier: str) -> tuple[ColumnElement[bool], ...]:
+    namespace, name = split_identifier(identifier)
+    return (
+        _pointers.c.catalog_name == CATALOG_NAME,
+        _pointers.c.table_namespace == namespace,
+        _pointers.c.table_name == name,
+    )

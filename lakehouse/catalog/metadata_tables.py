@@ -1,0 +1,241 @@
+"""Sequences, sessions and topics as Iceberg tables `mosaico.*`, so that SQL can join metadata with data.
+
+A row appears when its first session is finalized and goes with the deletion that removes it, in the same transaction as
+the data. Together the tables hold everything that is needed to rebuild the control plane from the warehouse alone;
+except capabilities (session UUIDs), which are secrets.
+
+They are separate, unpartitioned tables with one small file per commit, merged in size classes by maintenance:
+partitioning them by sequence would leave one file per sequence for ever.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+from pyiceberg.schema import Schema
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.types import BinaryType, IcebergType, LongType, NestedField, StringType, TimestamptzType
+from sqlalchemy import exists, select
+
+from lakehouse.catalog.commit import TableChange
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.rows import to_json
+from lakehouse.catalog.control_plane.schema import sequences, sessions
+from lakehouse.catalog.iceberg_catalog import insert_namespace, read_pointers
+from lakehouse.catalog.identifiers import METADATA_NAMESPACE
+from lakehouse.catalog.locators import SessionLocator, TopicLocator
+from lakehouse.catalog.records import SequenceRecord, SessionRecord, SessionState, TopicRecord
+from lakehouse.catalog.row_changes import RowChange
+from lakehouse.catalog.table_documents import TableFiles
+from lakehouse.catalog.tables import MAINTENANCE_PROPERTIES, create_table
+
+SEQUENCES = f"{METADATA_NAMESPACE}.sequences"
+SESSIONS = f"{METADATA_NAMESPACE}.sessions"
+TOPICS = f"{METADATA_NAMESPACE}.topics"
+
+_TEXT, _NUMBER, _TIME = StringType(), LongType(), TimestamptzType()
+_Column = tuple[str, IcebergType, bool, str]
+
+_CREATED: tuple[_Column, ...] = (
+    ("created_at", _TIME, True, "Creation time, rounded down to microseconds."),
+    ("created_at_ns", _NUMBER, True, "Creation time, exact. [ns since 1970-01-01 UTC]"),
+)
+_COMPLETED: tuple[_Column, ...] = (
+    ("completed_at", _TIME, True, "Time of completion, rounded down to microseconds."),
+    ("completed_at_ns", _NUMBER, True, "Time of completion, exact. [ns since 1970-01-01 UTC]"),
+)
+_COLUMNS: dict[str, tuple[_Column, ...]] = {
+    SEQUENCES: (
+        ("sequence", _TEXT, True, "Name of the sequence (one recording)."),
+        ("user_metadata", _TEXT, True, "Metadata given by the user, JSON."),
+        *_CREATED,
+    ),
+    SESSIONS: (
+        ("session", _TEXT, True, "Locator of the session."),
+        ("sequence", _TEXT, True, "Sequence it belongs to."),
+        ("public_uuid", _TEXT, True, "Public identity for clients of older generations."),
+        *_CREATED,
+        *_COMPLETED,
+    ),
+    TOPICS: (
+        ("topic", _TEXT, True, "Locator of the topic: sequence, slash, path."),
+        ("sequence", _TEXT, True, "Sequence it belongs to."),
+        ("session", _TEXT, True, "Locator of the session that wrote it."),
+        ("path", _TEXT, True, "Path of the topic within its sequence."),
+        ("uuid", _TEXT, True, "Identity of the topic; its data files are named after it."),
+        ("ontology_tag", _TEXT, True, "What its rows mean."),
+        ("serialization_format", _TEXT, True, "Storage hint given by the writer."),
+        ("user_metadata", _TEXT, True, "Metadata given by the user, JSON."),
+        ("table_identifier", _TEXT, False, "Iceberg table with its rows: namespace.table."),
+        ("arrow_schema", BinaryType(), False, "Schema exactly as uploaded, Arrow IPC."),
+        ("row_count", _NUMBER, True, "Number of rows."),
+        ("total_bytes", _NUMBER, True, "Size of its data files. [B]"),
+        ("chunk_count", _NUMBER, True, "Number of its data files when it was written."),
+        ("first_at", _TIME, False, "Smallest record time, rounded down to microseconds."),
+        ("last_at", _TIME, False, "Largest record time, rounded down to microseconds."),
+        ("start_ns", _NUMBER, False, "Smallest record time, exact. [ns since 1970-01-01 UTC]"),
+        ("end_ns", _NUMBER, False, "Largest record time, exact. [ns since 1970-01-01 UTC]"),
+        *_CREATED,
+        *_COMPLETED,
+    ),
+}
+METADATA_TABLES = tuple(_COLUMNS)
+_ARROW_TYPES = {
+    StringType(): pa.string(),
+    LongType(): pa.int64(),
+    TimestamptzType(): pa.timestamp("us", tz="UTC"),
+    BinaryType(): pa.binary(),
+}
+
+
+class MetadataTables:
+    """Plans the changes of the metadata tables that go with a commit."""
+
+    def __init__(self, database: Database, files: TableFiles) -> None:
+        self._database = database
+        self._files = files
+        self._is_ensured = False
+
+    def ensure(self) -> None:
+        """Create the tables where they are missing.
+
+        Raises:
+            StorageError: If database or warehouse fail.
+        """
+        if self._is_ensured:
+            return
+        with self._database.transaction() as connection:
+            insert_namespace(connection, METADATA_NAMESPACE, {})
+            present = read_pointers(connection, METADATA_TABLES)
+        for identifier in METADATA_TABLES:
+            if identifier not in present:
+                metadata = new_table_metadata(
+                    _schema(identifier),
+                    UNPARTITIONED_PARTITION_SPEC,
+                    UNSORTED_SORT_ORDER,
+                    f"{self._files.warehouse.uri}/{identifier.replace('.', '/')}",
+                    dict(MAINTENANCE_PROPERTIES),
+                )
+                create_table(self._database, self._files, identifier, metadata)
+        self._is_ensured = True
+
+    def publish(
+        self, sequence: SequenceRecord, session: SessionRecord, members: Sequence[TopicRecord], completed_at_ns: int
+    ) -> list[TableChange]:
+        """The changes that show a session which is being finalized, with its topics, and its sequence if need be."""
+        self.ensure()
+        rows = {
+            SESSIONS: [
+                {
+                    "session": str(session.locator),
+                    "sequence": sequence.name,
+                    "public_uuid": session.public_uuid,
+                    "created_at_ns": session.created_at_ns,
+                    "completed_at_ns": completed_at_ns,
+                }
+            ],
+            TOPICS: [_topic_row(topic, completed_at_ns) for topic in members],
+        }
+        if not self._has_other_finalized_session(sequence.name, session.locator):
+            rows[SEQUENCES] = [
+                {
+                    "sequence": sequence.name,
+                    "user_metadata": to_json(sequence.user_metadata),
+                    "created_at_ns": sequence.created_at_ns,
+                }
+            ]
+        return [
+            TableChange(identifier, rows=RowChange(sequence.name, append=_table(identifier, found)))
+            for identifier, found in rows.items()
+            if found
+        ]
+
+    def retract(self, kind: str, name: str) -> list[TableChange]:
+        """The changes that go with deleting a sequence, session or topic.
+
+        Args:
+            kind: "sequence", "session" or "topic".
+            name: Its locator.
+        """
+        self.ensure()
+        if kind == "sequence":
+            return _removals(name, {identifier: {"sequence": name} for identifier in METADATA_TABLES})
+        if kind == "topic":
+            sequence = TopicLocator.parse(name).sequence
+            return _removals(sequence, {TOPICS: {"sequence": sequence, "topic": name}})
+        locator = SessionLocator.parse(name)
+        session = {"sequence": locator.sequence, "session": name}
+        removals = {SESSIONS: session, TOPICS: session}
+        if not self._has_other_finalized_session(locator.sequence, locator):
+            removals[SEQUENCES] = {"sequence": locator.sequence}
+        return _removals(locator.sequence, removals)
+
+    def _has_other_finalized_session(self, sequence: str, session: SessionLocator) -> bool:
+        others = (
+            select(sessions.c.id)
+            .join_from(sessions, sequences)
+            .where(
+                sequences.c.name == sequence,
+                sessions.c.ulid != session.ulid,
+                sessions.c.state == SessionState.FINALIZED,
+            )
+        )
+        with self._database.snapshot() as connection:
+            return bool(connection.scalar(select(exists(others))))
+
+
+def _removals(key: str, filters: dict[str, dict[str, str]]) -> list[TableChange]:
+    return [TableChange(identifier, rows=RowChange(key, remove=values)) for identifier, values in filters.items()]
+
+
+def _topic_row(topic: TopicRecord, completed_at_ns: int) -> dict[str, Any]:
+    return {
+        "topic": str(topic.locator),
+        "sequence": topic.locator.sequence,
+        "session": str(topic.session_locator),
+        "path": topic.locator.path,
+        "uuid": topic.uuid,
+        "ontology_tag": topic.ontology_tag,
+        "serialization_format": str(topic.serialization_format),
+        "user_metadata": to_json(topic.user_metadata),
+        "table_identifier": topic.table_identifier,
+        "arrow_schema": topic.arrow_schema,
+        "row_count": topic.row_count,
+        "total_bytes": topic.total_bytes,
+        "chunk_count": topic.chunk_count,
+        "start_ns": topic.interval.start_ns if topic.interval else None,
+        "end_ns": topic.interval.end_ns if topic.interval else None,
+        "created_at_ns": topic.created_at_ns,
+        "completed_at_ns": topic.completed_at_ns or completed_at_ns,
+    }
+
+
+_DERIVED_FROM = {
+    "created_at": "created_at_ns",
+    "completed_at": "completed_at_ns",
+    "first_at": "start_ns",
+    "last_at": "end_ns",
+}
+
+
+def _schema(identifier: str) -> Schema:
+    return Schema(
+        *(
+            NestedField(number, name, kind, required=required, doc=doc)
+            for number, (name, kind, required, doc) in enumerate(_COLUMNS[identifier], start=1)
+        )
+    )
+
+
+def _table(identifier: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    columns = {}
+    for name, kind, _, _ in _COLUMNS[identifier]:
+        arrow_type = _ARROW_TYPES[kind]  # type: ignore[index]
+        if name in _DERIVED_FROM:
+            exact = [row[_DERIVED_FROM[name]] for row in rows]
+            columns[name] = pa.array([None if ns is None else ns // 1000 for ns in exact], pa.int64()).cast(arrow_type)
+        else:
+            columns[name] = pa.array([row[name] for row in rows], arrow_type)
+    return pa.table(columns)

@@ -1,0 +1,191 @@
+"""Changes of single rows in the small, unpartitioned metadata tables.
+
+Rows are appended as one small Parquet file per commit; rows are removed copy-on-write: the few files that hold them are
+rewritten without. Maintenance merges small files, so there are never many.
+"""
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.conversions import from_bytes
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.schema import Schema
+from pyiceberg.typedef import Record
+from pyiceberg.types import StringType
+
+from lakehouse.catalog.bounds import column_metrics, count_elements
+from lakehouse.catalog.leaves import parquet_leaves
+from lakehouse.catalog.manifests import DELETED, read_avro_entries
+from lakehouse.catalog.staging import FileChange, StagedTable, stage
+from lakehouse.catalog.table_documents import TableDocument, TableFiles
+
+_BOUND_LENGTH = 16
+# Files of one size class are merged when there are this many; a row is rewritten once per class.
+FILES_PER_SIZE_CLASS = 12
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """What a plan does to the rows of a metadata table.
+
+    Attributes:
+        key: What the rows are about (name of the sequence); two plans with one key are never committed together.
+        append: Rows in the columns of the table; None: none.
+        remove: Rows that have all these values are removed; empty: none.
+    """
+
+    key: str
+    append: pa.Table | None = None
+    remove: Mapping[str, str] = field(default_factory=dict)
+
+
+def stage_rows(
+    files: TableFiles, identifier: str, base: TableDocument, changes: Sequence[RowChange], summary: Mapping[str, str]
+) -> StagedTable | None:
+    """Stage a snapshot with all changes.
+
+    Returns:
+        None if there is nothing to append and no row matches what is to be removed.
+
+    Raises:
+        StorageError: If a file cannot be read or written.
+    """
+    filters = [change.remove for change in changes if change.remove]
+    appended = [change.append for change in changes if change.append is not None and change.append.num_rows]
+    replaced, survivors = _rewrite_without(files, base, filters) if filters else ([], [])
+    if not replaced and not appended:
+        return None
+    return _stage_replacement(files, identifier, base, replaced, [*survivors, *appended], summary, None)
+
+
+def stage_row_compaction(files: TableFiles, identifier: str, base: TableDocument) -> StagedTable | None:
+    """Stage a snapshot in which small files are merged; None if there are not enough of a size to be worth it."""
+    classes: dict[int, list[DataFile]] = {}
+    for data_file in _live_files(files, base):
+        size_class = int(math.log(max(data_file.record_count, 1), FILES_PER_SIZE_CLASS))
+        classes.setdefault(size_class, []).append(data_file)
+    merged = [file for group in classes.values() if len(group) >= FILES_PER_SIZE_CLASS for file in group]
+    if not merged:
+        return None
+    rows = pa.concat_tables([_read(files, base, data_file) for data_file in merged])
+    first_column = rows.schema.names[0]
+    return _stage_replacement(files, identifier, base, merged, [rows.sort_by(first_column)], {}, "replace")
+
+
+def _stage_replacement(
+    files: TableFiles,
+    identifier: str,
+    base: TableDocument,
+    replaced: Sequence[DataFile],
+    tables: Sequence[pa.Table],
+    summary: Mapping[str, str],
+    operation: str | None,
+) -> StagedTable | None:
+    rows = pa.concat_tables(tables) if tables else None
+    added = [_write(files, base, rows)] if rows is not None and rows.num_rows else []
+    paths = frozenset(data_file.file_path for data_file in replaced)
+    change = FileChange(add=added, delete_paths=paths, summary=summary, operation=operation)
+    return stage(files, identifier, base, change, data_files=[data_file.file_path for data_file in added])
+
+
+def _rewrite_without(
+    files: TableFiles, base: TableDocument, filters: Sequence[Mapping[str, str]]
+) -> tuple[list[DataFile], list[pa.Table]]:
+    """The files that hold matching rows, and what remains of them."""
+    replaced, survivors = [], []
+    for data_file in _live_files(files, base):
+        if not any(_may_match(base.schema, data_file, values) for values in filters):
+            continue
+        rows = _read(files, base, data_file)
+        kept = rows
+        for values in filters:
+            kept = kept.filter(pc.invert(_matches(kept, values)))
+        if kept.num_rows < rows.num_rows:
+            replaced.append(data_file)
+            survivors.append(kept)
+    return replaced, survivors
+
+
+def _matches(rows: pa.Table, values: Mapping[str, str]) -> pa.ChunkedArray:
+    mask = pa.chunked_array([pa.array([True]).take(pa.array([0] * rows.num_rows, pa.int32()))])
+    for column, value in values.items():
+        mask = pc.and_(mask, pc.fill_null(pc.equal(rows[column], value), False))
+    return mask
+
+
+def _may_match(schema: Schema, data_file: DataFile, values: Mapping[str, str]) -> bool:
+    for column, value in values.items():
+        field_id = schema.find_field(column).field_id
+        lower, upper = (data_file.lower_bounds or {}).get(field_id), (data_file.upper_bounds or {}).get(field_id)
+        if lower is not None and value < from_bytes(StringType(), lower):
+            return False
+        if upper is not None and value > from_bytes(StringType(), upper):
+            return False
+    return True
+
+
+def _live_files(files: TableFiles, base: TableDocument) -> list[DataFile]:
+    snapshot = base.current_snapshot
+    if snapshot is None:
+        return []
+    return [
+        entry.data_file
+        for record in files.manifest_list(snapshot["manifest-list"])
+        if record.live_files
+        for entry in read_avro_entries(files.read(record.path))
+        if entry.status != DELETED
+    ]
+
+
+def _read(files: TableFiles, base: TableDocument, data_file: DataFile) -> pa.Table:
+    with files.warehouse.open_input(data_file.file_path) as source:
+        rows = pq.read_table(source)
+    return _conformed(base.schema, rows)
+
+
+def _conformed(schema: Schema, rows: pa.Table) -> pa.Table:
+    """`rows` in the columns of the table; those that a file of an earlier release lacks are null."""
+    target = schema_to_pyarrow(schema)
+    columns = [
+        rows[wanted.name].cast(wanted.type) if wanted.name in rows.schema.names else pa.nulls(len(rows), wanted.type)
+        for wanted in target
+    ]
+    return pa.table(columns, schema=target)
+
+
+def _write(files: TableFiles, base: TableDocument, rows: pa.Table) -> DataFile:
+    rows = rows.cast(schema_to_pyarrow(base.schema)).combine_chunks()
+    uri = f"{base.location}/data/{uuid.uuid4()}.parquet"
+    leaves = parquet_leaves(rows.schema)
+    with files.warehouse.open_output(uri) as stream:
+        writer = pq.ParquetWriter(stream, rows.schema, compression="zstd")
+        writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+        writer.close()
+        size = stream.tell()
+    footer = writer.writer.metadata
+    counts = [count_elements(batch, leaves) for batch in rows.to_batches()]
+    metrics = column_metrics(footer, leaves, counts)
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=uri,
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=rows.num_rows,
+        file_size_in_bytes=size,
+        column_sizes=metrics.column_sizes,
+        value_counts=metrics.value_counts,
+        null_value_counts=metrics.null_value_counts,
+        nan_value_counts=metrics.nan_value_counts,
+        lower_bounds=metrics.lower_bounds,
+        upper_bounds=metrics.upper_bounds,
+        key_metadata=None,
+        split_offsets=[4],
+        equality_ids=None,
+        sort_order_id=None,
+    )

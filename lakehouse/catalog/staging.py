@@ -1,0 +1,307 @@
+"""Staging: what one commit adds to and removes from one table, as new metadata files nobody points to yet."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyiceberg.manifest import DataFile
+
+from lakehouse.catalog import crash_points
+from lakehouse.catalog.manifests import (
+    DATA_CONTENT,
+    DELETED,
+    Entry,
+    ManifestRecord,
+    added_entry,
+    decode_manifest,
+    encode_manifest,
+    encode_manifest_list,
+    partition_may_contain,
+)
+from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
+
+TOPIC_SPEC_ID = 0
+_SEQUENCE_FIELD = "sequence"
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What one snapshot does to a table.
+
+    Attributes:
+        add: New data files, of the partition spec the table was created with.
+        delete_sequences: All files of these partitions are removed.
+        delete_paths: These files are removed.
+        summary: Entries for the snapshot summary.
+        operation: Overrides the operation derived from what is added and removed.
+    """
+
+    add: Sequence[DataFile] = ()
+    delete_sequences: frozenset[str] = frozenset()
+    delete_paths: frozenset[str] = frozenset()
+    summary: Mapping[str, str] = field(default_factory=dict)
+    operation: str | None = None
+
+
+@dataclass(frozen=True)
+class StagedTable:
+    """Metadata files that are written, waiting to be made durable and for the pointer to be swapped.
+
+    Attributes:
+        identifier: `namespace.table`.
+        base_location: Metadata file the change was built on.
+        new_location: Metadata file of the changed table.
+        written: URIs of everything staged, to be removed if the commit fails.
+        missing_paths: Files of `delete_paths` that the table does not hold.
+    """
+
+    identifier: str
+    base_location: str
+    new_location: str
+    written: tuple[str, ...]
+    missing_paths: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Totals:
+    files: int = 0
+    rows: int = 0
+    size: int = 0
+
+    def count(self, entry: Entry) -> None:
+        self.files += 1
+        self.rows += entry.record_count
+        self.size += entry.file_size
+
+
+def stage(
+    files: TableFiles, identifier: str, base: TableDocument, change: FileChange, data_files: Sequence[str] = ()
+) -> StagedTable | None:
+    """Write manifests, manifest list and metadata file of the table after `change`.
+
+    Args:
+        files: Reads and writes table metadata.
+        identifier: `namespace.table`.
+        base: The state the change is built on.
+        change: What to add and remove.
+        data_files: URIs of data files that were written for this commit and share its fate.
+
+    Returns:
+        None if the change turns out to change nothing.
+
+    Raises:
+        StorageError: If a file cannot be read or written.
+    """
+    return SnapshotBuilder(files, identifier, base, data_files).stage(change)
+
+
+class SnapshotBuilder:
+    """Builds the next snapshot of one table."""
+
+    def __init__(self, files: TableFiles, identifier: str, base: TableDocument, data_files: Sequence[str] = ()) -> None:
+        self._data_files = data_files
+        self._files = files
+        self._identifier = identifier
+        self._base = base
+        self._snapshot_id = new_snapshot_id(base)
+        self._sequence_number = base.last_sequence_number + 1
+        self._commit_id = uuid.uuid4()
+        self._manifests: list[tuple[str, bytes]] = []
+        self._partitions: set[tuple[Any, ...]] = set()
+
+    def stage(self, change: FileChange) -> StagedTable | None:
+        added, removed = _Totals(), _Totals()
+        found: set[str] = set()
+        kept = self._without(change, removed, found)
+        records = [*self._appended(change.add, added), *kept]
+        if not added.files and not removed.files:
+            return None
+        snapshot, list_location = self._snapshot(change, added, removed)
+        return self._write(
+            self._base.with_snapshot(snapshot), list_location, records, frozenset(change.delete_paths - found)
+        )
+
+    def replace_manifests(self, groups: Sequence[Sequence[ManifestRecord]]) -> StagedTable:
+        """Merge each group of manifests into one; the rows of the table stay what they are."""
+        merged_away = {record.path for group in groups for record in group}
+        kept = [record for record in self._current_manifests() if record.path not in merged_away]
+        records = []
+        for group in groups:
+            entries = [entry for record in group for entry in self._entries(record) if entry.status != DELETED]
+            records.append(self._manifest(group[0].spec_id, [entry.as_existing() for entry in entries]))
+        summary = {
+            "manifests-created": str(len(groups)),
+            "manifests-kept": str(len(kept)),
+            "manifests-replaced": str(len(merged_away)),
+        }
+        snapshot, list_location = self._snapshot(FileChange(summary=summary, operation="replace"), _Totals(), _Totals())
+        return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept], frozenset())
+
+    def _appended(self, data_files: Sequence[DataFile], added: _Totals) -> list[ManifestRecord]:
+        if not data_files:
+            return []
+        form = self._base.manifest_format(TOPIC_SPEC_ID)
+        entries = [added_entry(form, data_file, self._snapshot_id) for data_file in data_files]
+        for entry in entries:
+            added.count(entry)
+            self._partitions.add(entry.partition)
+        return [self._manifest(TOPIC_SPEC_ID, entries)]
+
+    def _without(self, change: FileChange, removed: _Totals, found: set[str]) -> list[ManifestRecord]:
+        """The current manifests, those that hold removed files rewritten."""
+        current = self._current_manifests()
+        if not change.delete_sequences and not change.delete_paths:
+            return current
+        kept = []
+        for record in current:
+            entries = self._entries(record) if self._may_hold_removed(record, change) else []
+            live = [entry for entry in entries if entry.status != DELETED]
+            doomed = {entry.path for entry in live if self._is_removed(record, entry, change)}
+            if not doomed:
+                kept.append(record)
+                continue
+            rewritten = []
+            for entry in live:
+                if entry.path in doomed:
+                    removed.count(entry)
+                    self._partitions.add(entry.partition)
+                    rewritten.append(entry.as_deleted_by(self._snapshot_id))
+                else:
+                    rewritten.append(entry.as_existing())
+            found |= doomed
+            kept.append(self._manifest(record.spec_id, rewritten))
+        return kept
+
+    def _may_hold_removed(self, record: ManifestRecord, change: FileChange) -> bool:
+        if record.content != DATA_CONTENT or not record.live_files:
+            return False
+        if change.delete_paths:
+            return True
+        index = self._sequence_index(record.spec_id)
+        return index is None or any(
+            partition_may_contain(record, index, sequence.encode()) for sequence in change.delete_sequences
+        )
+
+    def _is_removed(self, record: ManifestRecord, entry: Entry, change: FileChange) -> bool:
+        if entry.path in change.delete_paths:
+            return True
+        if not change.delete_sequences:
+            return False
+        index = self._sequence_index(record.spec_id)
+        return index is not None and entry.partition[index] in change.delete_sequences
+
+    def _sequence_index(self, spec_id: int) -> int | None:
+        """Position of the partition field that is the identity of the column `sequence`."""
+        spec = next(spec for spec in self._base.fields["partition-specs"] if spec["spec-id"] == spec_id)
+        source = self._base.schema.find_field(_SEQUENCE_FIELD)
+        for index, partition_field in enumerate(spec["fields"]):
+            if partition_field["source-id"] == source.field_id and partition_field["transform"] == "identity":
+                return index
+        return None
+
+    def _current_manifests(self) -> list[ManifestRecord]:
+        snapshot = self._base.current_snapshot
+        if snapshot is None:
+            return []
+        # Manifests with nothing but deleted entries have told their story in the snapshot that wrote them.
+        return [record for record in self._files.manifest_list(snapshot["manifest-list"]) if record.live_files]
+
+    def _entries(self, record: ManifestRecord) -> list[Entry]:
+        return decode_manifest(self._base.manifest_format(record.spec_id), self._files.read(record.path), record)
+
+    def _manifest(self, spec_id: int, entries: Sequence[Entry]) -> ManifestRecord:
+        path = f"{self._base.location}/metadata/{self._commit_id}-m{len(self._manifests)}.avro"
+        form = self._base.manifest_format(spec_id)
+        data, record = encode_manifest(form, path, entries, self._snapshot_id, self._sequence_number)
+        self._manifests.append((path, data))
+        return record
+
+    def _snapshot(self, change: FileChange, added: _Totals, removed: _Totals) -> tuple[dict[str, Any], str]:
+        parent = self._base.current_snapshot
+        list_location = f"{self._base.location}/metadata/snap-{self._snapshot_id}-0-{self._commit_id}.avro"
+        operation = change.operation or (
+            "append" if not removed.files else "delete" if not added.files else "overwrite"
+        )
+        snapshot = {
+            "snapshot-id": self._snapshot_id,
+            "sequence-number": self._sequence_number,
+            "timestamp-ms": self._base.next_timestamp_ms(),
+            "manifest-list": list_location,
+            "summary": {
+                "operation": operation,
+                **change.summary,
+                **self._counts(parent["summary"] if parent else None, added, removed),
+            },
+            "schema-id": self._base.fields["current-schema-id"],
+        }
+        if parent is not None:
+            snapshot["parent-snapshot-id"] = parent["snapshot-id"]
+        return snapshot, list_location
+
+    def _counts(self, previous: Mapping[str, str] | None, added: _Totals, removed: _Totals) -> dict[str, str]:
+        counts = {
+            "added-data-files": added.files,
+            "added-records": added.rows,
+            "added-files-size": added.size,
+            "deleted-data-files": removed.files,
+            "deleted-records": removed.rows,
+            "removed-files-size": removed.size,
+            "changed-partition-count": len(self._partitions),
+        }
+        summary = {key: str(value) for key, value in counts.items() if value}
+        totals = {
+            "total-data-files": added.files - removed.files,
+            "total-records": added.rows - removed.rows,
+            "total-files-size": added.size - removed.size,
+            "total-delete-files": 0,
+            "total-position-deletes": 0,
+            "total-equality-deletes": 0,
+        }
+        for key, difference in totals.items():
+            # A total that the parent does not tell is unknown from here on; a wrong one would be worse.
+            if previous is None:
+                summary[key] = str(difference)
+            elif previous.get(key, "").isdigit():
+                summary[key] = str(int(previous[key]) + difference)
+        return summary
+
+    def _write(
+        self,
+        fields: Mapping[str, Any],
+        list_location: str,
+        records: Sequence[ManifestRecord],
+        missing_paths: frozenset[str],
+    ) -> StagedTable:
+        parent = self._base.current_snapshot
+        manifest_list = encode_manifest_list(
+            records, self._snapshot_id, parent["snapshot-id"] if parent else None, self._sequence_number
+        )
+        new_location = self._base.next_metadata_location()
+        document = encode_fields(fields)
+        written = [*self._data_files, *(path for path, _ in self._manifests), list_location, new_location]
+        warehouse = self._files.warehouse
+        try:
+            crash_points.reach("manifest-write:before")
+            for path, data in [*self._manifests, (list_location, manifest_list)]:
+                write_file(warehouse, path, data)
+            crash_points.reach("manifest-write:after")
+            crash_points.reach("metadata-write:before")
+            write_file(warehouse, new_location, document)
+            crash_points.reach("metadata-write:after")
+        except BaseException:
+            warehouse.delete(written)
+            raise
+        self._files.remember(new_location, document, list_location, records)
+        return StagedTable(self._identifier, self._base.metadata_location, new_location, tuple(written), missing_paths)
+
+
+def write_file(warehouse: Warehouse, uri: str, data: bytes) -> None:
+    """Write a small file; it is durable only after `Warehouse.make_durable`.
+
+    Raises:
+        StorageError: If the warehouse refuses.
+    """
+    with warehouse.open_output(uri) as stream:
+        stream.write(data)
