@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from lakehouse.catalog.errors import BadRequestError, InvalidDataError, LakehouseError, UploadCancelledError, shorten
-from lakehouse.flight_gateway.ipc_messages import MessageKind, inspect_message
+from lakehouse.flight_gateway.ipc_messages import MessageKind, inspect_message, layout_of
 from lakehouse.flight_gateway.wire import FlightData, read_flight_data
 
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -68,6 +68,7 @@ class DecodedUpload:
             InvalidDataError: If a message is malformed or of another schema.
         """
         assert self._reader is not None, "read_schema comes first"
+        self._source.expect(layout_of(self._reader.schema))
         while True:
             try:
                 batch = self._reader.read_next_batch()
@@ -100,9 +101,14 @@ class _MessageSource:
         self._messages = messages
         self._memory_limit = memory_limit
         self._dictionary_sizes: dict[int, int] = {}
+        self._layout: tuple[int, int] | None = None
         self._parts: deque[pa.Buffer] = deque()
         self.failure: LakehouseError | None = None
         self._next: FlightData | None = first
+
+    def expect(self, layout: tuple[int, int] | None) -> None:
+        """Refuse record batches laid out for another schema: Arrow would read as much of them as fits this one."""
+        self._layout = layout
 
     def is_at_end(self) -> bool:
         return not self._parts and not self._load()
@@ -146,6 +152,8 @@ class _MessageSource:
         facts = inspect_message(message.header, message.body)
         if len(message.body) - facts.body_size >= 8:
             raise InvalidDataError("a message holds more bytes than its Arrow metadata describes")
+        if self._layout and facts.layout and facts.layout != self._layout:
+            raise InvalidDataError("a record batch does not have the schema of the upload")
         occupied = facts.decompressed_size
         if facts.kind is MessageKind.DICTIONARY and facts.dictionary_id is not None:
             before = self._dictionary_sizes.get(facts.dictionary_id, 0) if facts.is_delta else 0

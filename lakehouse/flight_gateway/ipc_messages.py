@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import pyarrow as pa
+from pyarrow import ipc
 
 from lakehouse.catalog.errors import InvalidDataError
 
@@ -28,6 +29,8 @@ class MessageFacts:
 
     Attributes:
         decompressed_size: What the buffers occupy once decoded; the body's size when it is not compressed.
+        layout: Counts of the field nodes and buffers of a record batch; the same for every batch of a schema. None for
+            other messages, and with view columns, whose buffers vary.
         dictionary_id: Which dictionary a dictionary message sets, else None.
         is_delta: Whether it extends that dictionary instead of replacing it.
     """
@@ -35,6 +38,7 @@ class MessageFacts:
     kind: MessageKind
     body_size: int
     decompressed_size: int
+    layout: tuple[int, int] | None
     dictionary_id: int | None
     is_delta: bool
 
@@ -65,9 +69,19 @@ def inspect_message(header: pa.Buffer, body: pa.Buffer) -> MessageFacts:
         decompressed_size = body_size
         if kind is not MessageKind.SCHEMA and batch is not None and batch.table(3) is not None:
             decompressed_size = _decompressed_size(batch, memoryview(body)[:body_size])
-        return MessageFacts(kind, body_size, decompressed_size, dictionary_id, is_delta)
+        layout = None
+        if kind is MessageKind.RECORD_BATCH and batch is not None and not batch.vector_length(4):
+            layout = batch.vector_length(1), batch.vector_length(2)
+        return MessageFacts(kind, body_size, decompressed_size, layout, dictionary_id, is_delta)
     except (struct.error, ValueError):
         raise InvalidDataError("the Arrow metadata of a message is malformed") from None
+
+
+def layout_of(schema: pa.Schema) -> tuple[int, int] | None:
+    """The `MessageFacts.layout` that every batch of the schema has; None when it may vary."""
+    columns = [column.combine_chunks() for column in schema.empty_table().columns]
+    message = ipc.read_message(pa.record_batch(columns, schema=schema).serialize())
+    return inspect_message(message.metadata, message.body).layout
 
 
 def _decompressed_size(batch: "_Table", body: memoryview) -> int:
@@ -106,12 +120,16 @@ class _Table:
         position = self._field(slot)
         return None if position is None else _Table(self._data, position + self._unpack("<I", position))
 
+    def vector_length(self, slot: int) -> int:
+        position = self._field(slot)
+        return 0 if position is None else self._unpack("<I", position + self._unpack("<I", position))
+
     def structs(self, slot: int, layout: str) -> list[tuple[int, ...]]:
         position = self._field(slot)
         if position is None:
             return []
+        count = self.vector_length(slot)
         position += self._unpack("<I", position)
-        count = self._unpack("<I", position)
         content = self._data[position + 4 : position + 4 + count * struct.calcsize(layout)]
         # A vector that runs past the end leaves a partial struct, which struct refuses; a missing one Arrow does.
         return list(struct.iter_unpack(layout, content))
