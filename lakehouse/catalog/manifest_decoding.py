@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyiceberg.avro.decoder import BinaryDecoder, new_decoder
 from pyiceberg.avro.reader import OptionReader, Reader
 from pyiceberg.avro.resolver import construct_reader
-from pyiceberg.types import NestedField
+from pyiceberg.types import NestedField, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 from lakehouse.catalog.avro_encoding import ContainerFile
@@ -59,8 +59,11 @@ def _steps(avro_schema: bytes) -> tuple[_Step, ...]:
     """How to read one entry, in the order in which its fields lie in the file."""
     steps: list[_Step] = []
     for entry_field in AvroSchemaConversion().avro_to_iceberg(json.loads(avro_schema)).fields:
-        fields = entry_field.field_type.fields if entry_field.field_id == _DATA_FILE else (entry_field,)
-        steps.extend(map(_step, fields))
+        kind = entry_field.field_type
+        if entry_field.field_id == _DATA_FILE and isinstance(kind, StructType):
+            steps.extend(map(_step, kind.fields))
+        else:
+            steps.append(_step(entry_field))
     return tuple(steps)
 
 

@@ -1,7 +1,8 @@
 """The rows of one Parquet file inside a time window, read as little and as lazily as possible."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ FOOTER_CACHE_BYTES = 64 << 20
 READ_BUFFER_BYTES = 1 << 20
 # Memory for one time slice of a file whose rows are not in time order.
 UNSORTED_SLICE_BYTES = 64 << 20
+TIMESTAMPS_PER_BATCH = 1 << 16
+SORTED_FLAGS_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,14 @@ class Footer:
         # The parsed form takes about twice the serialized one.
         return 2 * self.metadata.serialized_size + 24 * len(self.row_counts)
 
-    def row_groups(self, window: TimeWindow) -> np.ndarray:
+    def row_groups(self, window: TimeWindow) -> list[int]:
         """Indices of the row groups which may hold rows of the window, in file order."""
         overlaps = self.row_counts > 0
         if window.start_ns is not None:
             overlaps &= self.ends_ns >= window.start_ns
         if window.end_ns is not None:
             overlaps &= self.starts_ns < window.end_ns
-        return np.flatnonzero(overlaps)
+        return [int(index) for index in np.flatnonzero(overlaps)]
 
     def bytes_per_row(self, columns: Collection[str]) -> float:
         """Average size of a row in these top-level columns, from the sizes before compression; at least 1."""
@@ -69,14 +72,21 @@ class Selection:
     Attributes:
         window: Time window.
         sequence: Keep only rows of this sequence; None when the file holds no others.
+        deleted: Ascending positions in the file of rows to leave out; None when there are none.
     """
 
     window: TimeWindow
     sequence: str | None = None
+    deleted: np.ndarray | None = None
+
+    @property
+    def is_by_time_only(self) -> bool:
+        """Whether every row inside the window is wanted, so that counts of metadata hold."""
+        return self.sequence is None and self.deleted is None
 
 
 class ParquetSlices:
-    """Opens data files; keeps the footers of recently used ones (data files are immutable).
+    """Reads data files; keeps the footers of recently used ones (data files are immutable).
 
     Args:
         warehouse: Where the files are.
@@ -85,21 +95,20 @@ class ParquetSlices:
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
         self._footers: BoundedCache[str, Footer] = BoundedCache(FOOTER_CACHE_BYTES, lambda footer: footer.nbytes)
-        self._sorted: BoundedCache[str, bool] = BoundedCache(100_000)
+        self._sorted: BoundedCache[str, bool] = BoundedCache(SORTED_FLAGS_KEPT)
 
     def footer(self, path: str) -> Footer:
         """The footer of a data file.
 
         Raises:
-            FileNotFoundError: If the file is gone.
-            StorageError: If it is no Parquet file with a `timestamp_ns` column.
+            StorageError: If the file is gone, damaged, or has no `timestamp_ns` column.
         """
         return self._footers.get(path, lambda: self._load_footer(path))
 
     def timestamps(self, path: str, row_groups: Sequence[int], selection: Selection) -> Iterator[np.ndarray]:
-        """The selected timestamps of some row groups, reading only what that takes."""
-        for batch in self._selected(path, row_groups, selection.sequence, [TIMESTAMP_COLUMN], 1 << 16):
-            yield batch.timestamps[_is_inside(batch.timestamps, selection.window)]
+        """The selected timestamps of some row groups, in file order, reading only what that takes."""
+        for batch in self._rows(path, row_groups, selection, [TIMESTAMP_COLUMN], TIMESTAMPS_PER_BATCH):
+            yield batch.timestamps
 
     def is_sorted(self, path: str) -> bool:
         """Whether the rows are in time order, found by looking at all of them."""
@@ -113,16 +122,11 @@ class ParquetSlices:
         Args:
             path: URI.
             selection: The rows wanted.
-            columns: Top-level columns wanted, `timestamp_ns` among them.
+            columns: Top-level columns wanted, `timestamp_ns` among them; others may come along.
             rows_per_batch: Largest number of rows in a batch.
         """
-        footer = self.footer(path)
-        for row_group in footer.row_groups(selection.window).tolist():
-            is_inside = footer.lies_inside(row_group, selection.window)
-            for batch in self._selected(path, [row_group], selection.sequence, columns, rows_per_batch):
-                timed = batch if is_inside else _inside(batch, selection.window)
-                if len(timed.timestamps):
-                    yield timed
+        row_groups = self.footer(path).row_groups(selection.window)
+        return self._rows(path, row_groups, selection, columns, rows_per_batch)
 
     def read_unsorted(
         self, path: str, selection: Selection, columns: Sequence[str], rows_per_batch: int, bytes_per_row: float
@@ -133,51 +137,41 @@ class ParquetSlices:
         each; equal timestamps keep the order of the file.
         """
         footer = self.footer(path)
-        row_groups = footer.row_groups(selection.window).tolist()
-        found = list(self.timestamps(path, row_groups, selection))
+        found = list(self.timestamps(path, footer.row_groups(selection.window), selection))
         timestamps = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
-        slice_rows = max(1, int(UNSORTED_SLICE_BYTES / max(bytes_per_row, 1.0)))
+        slice_rows = max(1, int(UNSORTED_SLICE_BYTES / bytes_per_row))
         edges = np.unique(timestamps[::slice_rows]).tolist()
-        for start_ns, end_ns in zip(edges, [*edges[1:], selection.window.end_ns], strict=True):
-            time_slice = TimeWindow(start_ns, end_ns)
-            pieces = []
-            for batch in self._selected(
-                path, footer.row_groups(time_slice).tolist(), selection.sequence, columns, rows_per_batch
-            ):
-                inside = _inside(batch, time_slice)
-                if len(inside.timestamps):
-                    pieces.append(inside)
-            if not pieces:
-                continue
-            all_timestamps = np.concatenate([piece.timestamps for piece in pieces])
-            order = np.argsort(all_timestamps, kind="stable")
+        for start_ns, end_ns in pairwise([*edges, selection.window.end_ns]):
+            time_slice = replace(selection, window=TimeWindow(start_ns, end_ns))
+            pieces = list(self._rows(path, footer.row_groups(time_slice.window), time_slice, columns, rows_per_batch))
+            together = np.concatenate([piece.timestamps for piece in pieces])
+            order = np.argsort(together, kind="stable")
             rows = pa.concat_batches([piece.rows for piece in pieces])
             for first in range(0, len(order), rows_per_batch):
                 part = order[first : first + rows_per_batch]
-                yield TimedBatch(all_timestamps[part], rows.take(pa.array(part)))
+                yield TimedBatch(together[part], rows.take(pa.array(part)))
 
-    def _selected(
-        self,
-        path: str,
-        row_groups: Sequence[int],
-        sequence: str | None,
-        columns: Sequence[str],
-        rows_per_batch: int,
+    def _rows(
+        self, path: str, row_groups: Sequence[int], selection: Selection, columns: Sequence[str], rows_per_batch: int
     ) -> Iterator[TimedBatch]:
-        wanted = columns if sequence is None else [*columns, SEQUENCE_COLUMN]
-        for batch in self._batches(path, row_groups, wanted, rows_per_batch):
-            yield _timed(batch if sequence is None else _only_sequence(batch, sequence))
-
-    def _batches(
-        self, path: str, row_groups: Sequence[int], columns: Sequence[str], rows_per_batch: int
-    ) -> Iterator[pa.RecordBatch]:
+        """The selected rows of some row groups, in file order; the file is open while this runs."""
         if not row_groups:
             return
+        footer = self.footer(path)
+        wanted = columns if selection.sequence is None else [*columns, SEQUENCE_COLUMN]
         with (
             self._warehouse.open_input(path) as source,
-            pq.ParquetFile(source, metadata=self.footer(path).metadata, buffer_size=READ_BUFFER_BYTES) as file,
+            pq.ParquetFile(source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES) as file,
         ):
-            yield from file.iter_batches(rows_per_batch, row_groups=row_groups, columns=columns)
+            for row_group in row_groups:
+                is_inside = selection.is_by_time_only and footer.lies_inside(row_group, selection.window)
+                position = int(footer.row_counts[:row_group].sum())
+                for rows in file.iter_batches(rows_per_batch, row_groups=[row_group], columns=wanted):
+                    batch = TimedBatch(rows.column(TIMESTAMP_COLUMN).to_numpy(zero_copy_only=False), rows)
+                    selected = batch if is_inside else _select(batch, position, selection)
+                    position += rows.num_rows
+                    if len(selected.timestamps):
+                        yield selected
 
     def _load_footer(self, path: str) -> Footer:
         try:
@@ -220,30 +214,26 @@ def _summarize(metadata: pq.FileMetaData) -> Footer:
     )
 
 
-def _timed(batch: pa.RecordBatch) -> TimedBatch:
-    return TimedBatch(batch.column(TIMESTAMP_COLUMN).to_numpy(zero_copy_only=False), batch)
-
-
-def _only_sequence(batch: pa.RecordBatch, sequence: str) -> pa.RecordBatch:
-    return batch.filter(pc.equal(batch.column(SEQUENCE_COLUMN), sequence))
-
-
-def _is_inside(timestamps: np.ndarray, window: TimeWindow) -> np.ndarray:
-    is_inside = np.ones(len(timestamps), dtype=bool)
+def _select(batch: TimedBatch, position: int, selection: Selection) -> TimedBatch:
+    """The selected rows of a batch whose first row is at `position` in the file."""
+    window, timestamps = selection.window, batch.timestamps
+    is_selected = np.ones(len(timestamps), dtype=bool)
     if window.start_ns is not None:
-        is_inside &= timestamps >= window.start_ns
+        is_selected &= timestamps >= window.start_ns
     if window.end_ns is not None:
-        is_inside &= timestamps < window.end_ns
-    return is_inside
-
-
-def _inside(batch: TimedBatch, window: TimeWindow) -> TimedBatch:
-    is_inside = _is_inside(batch.timestamps, window)
-    if is_inside.all():
-        return batch
-    kept = np.flatnonzero(is_inside)
+        is_selected &= timestamps < window.end_ns
+    if selection.deleted is not None:
+        first, last = np.searchsorted(selection.deleted, [position, position + len(timestamps)])
+        is_selected[selection.deleted[first:last] - position] = False
+    if selection.sequence is not None:
+        is_selected &= _equals(batch.rows.column(SEQUENCE_COLUMN), selection.sequence)
+    kept = np.flatnonzero(is_selected)
     if len(kept) == 0:
         return batch.slice(0, 0)
-    if kept[-1] - kept[0] + 1 == len(kept):  # one run, as always in sorted files: no copy
+    if kept[-1] - kept[0] + 1 == len(kept):  # one run, as always in files of our own: nothing is copied
         return batch.slice(int(kept[0]), int(kept[-1]) + 1)
-    return TimedBatch(batch.timestamps[kept], batch.rows.take(pa.array(kept)))
+    return TimedBatch(timestamps[kept], batch.rows.take(pa.array(kept)))
+
+
+def _equals(column: pa.Array, value: str) -> np.ndarray:
+    return pc.fill_null(pc.equal(column, value), False).to_numpy(zero_copy_only=False)

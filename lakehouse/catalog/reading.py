@@ -21,6 +21,7 @@ from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.merge import TimedBatch, TimeSortedStream, merge_by_time
 from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.records import SessionState, TopicRecord
+from lakehouse.catalog.row_deletes import RowDeletes
 from lakehouse.catalog.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
@@ -65,6 +66,7 @@ class TopicReader:
         self._database = database
         self._skip_index = skip_index
         self._slices = ParquetSlices(warehouse)
+        self._deletes = RowDeletes(warehouse)
         self._target_batch_bytes = target_batch_bytes
         self._max_batch_rows = max_batch_rows
 
@@ -78,7 +80,7 @@ class TopicReader:
         try:
             row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
             for file in self._files(topic, window):
-                count, first, last = self._count(file, Selection(window, _sequence_to_check(file, topic)))
+                count, first, last = self._count(file, self._selection(file, topic, window))
                 row_count += count
                 if count:
                     first_ns, last_ns = min(first_ns, first), max(last_ns, last)
@@ -145,27 +147,26 @@ class TopicReader:
     def _count(self, file: IndexedFile, selection: Selection) -> tuple[int, int, int]:
         """Rows inside, and their first and last timestamps."""
         is_bounded = file.start_ns != INT64_MIN and file.end_ns != INT64_MAX
-        if is_bounded and selection.sequence is None and selection.window.contains(file.start_ns, file.end_ns):
+        if is_bounded and selection.is_by_time_only and selection.window.contains(file.start_ns, file.end_ns):
             return file.record_count, file.start_ns, file.end_ns
         footer = self._slices.footer(file.path)
         count, first_ns, last_ns, edges = 0, INT64_MAX, INT64_MIN, []
-        for row_group in footer.row_groups(selection.window).tolist():
-            if selection.sequence is None and footer.lies_inside(row_group, selection.window):
+        for row_group in footer.row_groups(selection.window):
+            if selection.is_by_time_only and footer.lies_inside(row_group, selection.window):
                 count += int(footer.row_counts[row_group])
                 first_ns = min(first_ns, int(footer.starts_ns[row_group]))
                 last_ns = max(last_ns, int(footer.ends_ns[row_group]))
             else:
                 edges.append(row_group)
         for timestamps in self._slices.timestamps(file.path, edges, selection):
-            if len(timestamps):
-                count += len(timestamps)
-                first_ns, last_ns = min(first_ns, int(timestamps.min())), max(last_ns, int(timestamps.max()))
+            count += len(timestamps)
+            first_ns, last_ns = min(first_ns, int(timestamps.min())), max(last_ns, int(timestamps.max()))
         return count, first_ns, last_ns
 
     def _open(
         self, file: IndexedFile, topic: TopicRecord, window: TimeWindow, plan: StoragePlan, depth: int
     ) -> Iterator[TimedBatch]:
-        selection = Selection(window, _sequence_to_check(file, topic))
+        selection = self._selection(file, topic, window)
         columns = plan.storage_schema.names
         bytes_per_row = self._slices.footer(file.path).bytes_per_row(columns)
         rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), self._max_batch_rows))
@@ -175,6 +176,11 @@ class TopicReader:
             found = self._slices.read_unsorted(file.path, selection, columns, rows, bytes_per_row)
         for batch in found:
             yield from _in_storage_form(batch, plan)
+
+    def _selection(self, file: IndexedFile, topic: TopicRecord, window: TimeWindow) -> Selection:
+        sequence = topic.locator.sequence if file.holds_other_sequences else None
+        deleted = self._deletes.positions(file.delete_files, file.path) if file.delete_files else None
+        return Selection(window, sequence, deleted)
 
     def _raise_if_gone(self, topic: TopicRecord) -> None:
         with self._database.snapshot() as connection:
@@ -208,10 +214,6 @@ def _in_storage_form(batch: TimedBatch, plan: StoragePlan) -> Iterator[TimedBatc
 def _indexed(entry: bytes) -> IndexedFile:
     file = DataFileEntry.from_bytes(entry)
     return IndexedFile(file.path, file.record_count, file.file_size, file.start_ns, file.end_ns)
-
-
-def _sequence_to_check(file: IndexedFile, topic: TopicRecord) -> str | None:
-    return topic.locator.sequence if file.holds_other_sequences else None
 
 
 def _ordinal(path: str, topic_uuid: str) -> int | None:

@@ -21,6 +21,10 @@ from lakehouse.catalog.time_window import UNBOUNDED, TimeWindow
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
 DELETE_CONTENT = 1
+_POSITION_DELETES = 1
+_PARQUET = "PARQUET"
+# Reserved field id of `file_path` in position delete files (Iceberg spec, "Reserved Field IDs").
+_DELETED_PATH_FIELD = 2147483546
 DEFAULT_FRAME_CACHE_BYTES = 256 << 20
 
 
@@ -36,6 +40,7 @@ class IndexedFile:
         sequence_number: Data sequence number; files of a smaller one were committed earlier.
         holds_other_sequences: Whether rows of other sequences may be among the rows (another engine changed the
             partitioning), so that they must be told apart row by row.
+        delete_files: URIs of position delete files that may name rows of this file.
     """
 
     path: str
@@ -45,6 +50,23 @@ class IndexedFile:
     end_ns: int
     sequence_number: int = 0
     holds_other_sequences: bool = False
+    delete_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _DeleteFile:
+    path: str
+    sequence_number: int
+    first_path: bytes
+    last_path: bytes | None
+
+    def may_concern(self, path: str, sequence_number: int) -> bool:
+        # Position deletes hold for files of their own and of earlier commits (Iceberg spec, "Scan Planning").
+        return (
+            sequence_number <= self.sequence_number
+            and self.first_path <= path.encode()
+            and (self.last_path is None or path.encode() <= self.last_path)
+        )
 
 
 class SkipIndex:
@@ -93,8 +115,7 @@ class SkipIndex:
             StorageError: If a metadata file cannot be read, or another engine recorded row deletions of a kind that
                 cannot be applied: rows that were deleted must never be returned.
         """
-        if any(len(frame) for frame in self.frames(metadata_location, sequence, DELETE_CONTENT)):
-            raise StorageError("the table holds row-level deletes of another engine; compact it there to read it here")
+        deletes = self._delete_files(metadata_location, sequence)
         timestamp_id = self._files.document(metadata_location).schema.find_field(TIMESTAMP_COLUMN).field_id
         found: list[IndexedFile] = []
         for frame in self.frames(metadata_location, sequence):
@@ -105,17 +126,39 @@ class SkipIndex:
             if window.end_ns is not None:
                 is_candidate &= starts < window.end_ns
             for row in np.flatnonzero(is_candidate).tolist():
-                if frame.formats[row].as_py() != "PARQUET":
+                if frame.formats[row].as_py() != _PARQUET:
                     raise StorageError("the table holds data files of another format than Parquet")
+                path, sequence_number = frame.paths[row].as_py(), int(frame.sequence_numbers[row])
                 found.append(
                     IndexedFile(
-                        path=frame.paths[row].as_py(),
+                        path=path,
                         record_count=int(frame.record_counts[row]),
                         file_size=int(frame.file_sizes[row]),
                         start_ns=int(starts[row]),
                         end_ns=int(ends[row]),
-                        sequence_number=int(frame.sequence_numbers[row]),
+                        sequence_number=sequence_number,
                         holds_other_sequences=not frame.sequences[row].is_valid,
+                        delete_files=tuple(each.path for each in deletes if each.may_concern(path, sequence_number)),
+                    )
+                )
+        return found
+
+    def _delete_files(self, metadata_location: str, sequence: str) -> list[_DeleteFile]:
+        found = []
+        for frame in self.frames(metadata_location, sequence, DELETE_CONTENT):
+            lowest = frame.lower_bounds.column(_DELETED_PATH_FIELD)
+            highest = frame.upper_bounds.column(_DELETED_PATH_FIELD)
+            for row in np.flatnonzero(_equals_or_null(frame.sequences, sequence)).tolist():
+                if frame.contents[row] != _POSITION_DELETES or frame.formats[row].as_py() != _PARQUET:
+                    raise StorageError(
+                        "another engine deleted rows of the table by value; compact the table there to read it here"
+                    )
+                found.append(
+                    _DeleteFile(
+                        frame.paths[row].as_py(),
+                        int(frame.sequence_numbers[row]),
+                        lowest[row].as_py() or b"",
+                        highest[row].as_py(),
                     )
                 )
         return found
