@@ -2,6 +2,7 @@
 
 import bz2
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lz4.frame
@@ -47,6 +48,55 @@ def decompress(compression: str, data: bytes, size: int) -> bytes:
         if isinstance(error, BrokenChunkError):
             raise
         raise BrokenChunkError("a chunk cannot be decompressed") from error
+
+
+def expand_zstd(data: bytes) -> bytes:
+    """Expand data of which nothing announces the size but itself.
+
+    Raises:
+        BrokenChunkError: If it is damaged or implausibly large.
+    """
+    try:
+        size = zstandard.frame_content_size(data)
+        limit = max(_ALWAYS_ALLOWED, _LARGEST_RATIO * len(data))
+        if size > limit:
+            raise BrokenChunkError("compressed data announces an implausible size")
+        if size >= 0:
+            return _zstd(data, size)
+        pieces = []
+        total = 0
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            while piece := reader.read(_PIECE):
+                total += len(piece)
+                if total > limit:
+                    raise BrokenChunkError("compressed data is implausibly large")
+                pieces.append(piece)
+        return b"".join(pieces)
+    except zstandard.ZstdError as error:
+        raise BrokenChunkError("compressed data is damaged") from error
+
+
+def expand_zstd_file(source: Path, target: Path) -> None:
+    """Expand a file into another one, up to a plausible size.
+
+    Raises:
+        BrokenChunkError: If it is damaged or implausibly large; the target may be there in part.
+    """
+    limit = max(_ALWAYS_ALLOWED, _LARGEST_RATIO * source.stat().st_size)
+    total = 0
+    try:
+        with (
+            source.open("rb") as compressed,
+            zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True) as reader,
+            target.open("wb") as expanded,
+        ):
+            while piece := reader.read(_PIECE):
+                total += len(piece)
+                if total > limit:
+                    raise BrokenChunkError("compressed data is implausibly large")
+                expanded.write(piece)
+    except zstandard.ZstdError as error:
+        raise BrokenChunkError("compressed data is damaged") from error
 
 
 def _collect(read: Callable[[int], bytes], size: int) -> bytes:

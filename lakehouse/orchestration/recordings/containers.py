@@ -1,21 +1,29 @@
 """Which reader opens a recording: decided by content, and by name only where contents look alike."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from lakehouse.orchestration.recordings import mcap_reader
+from lakehouse.orchestration.recordings import mcap_reader, rosbag1_reader, sqlite3_reader
 from lakehouse.orchestration.recordings.errors import UnreadableRecordingError, UnsupportedRecordingError
 from lakehouse.orchestration.recordings.mcap_reader import McapRecording
 from lakehouse.orchestration.recordings.recording import Recording
+from lakehouse.orchestration.recordings.rosbag1_reader import Rosbag1Recording
+from lakehouse.orchestration.recordings.rosbag2_reader import METADATA_NAME, Rosbag2Recording, find_storage_files
+from lakehouse.orchestration.recordings.sqlite3_reader import Sqlite3Recording
+
+_READERS: dict[bytes, Callable[[Path], Recording]] = {
+    mcap_reader.MAGIC[:5]: McapRecording,
+    rosbag1_reader.MAGIC_PREFIX: Rosbag1Recording,
+    sqlite3_reader.MAGIC: Sqlite3Recording,
+}
 
 RECORDING_SUFFIXES = frozenset({".mcap", ".bag", ".db3"})
 """Endings of files that may be recordings."""
 
-METADATA_NAME = "metadata.yaml"
-
 
 def is_rosbag2_directory(path: Path) -> bool:
-    """Whether a directory is a rosbag2 recording, judged by its metadata file."""
-    return path.is_dir() and (path / METADATA_NAME).is_file()
+    """Whether a directory is one rosbag2 recording: it has a metadata file, or nothing but the files of one."""
+    return path.is_dir() and ((path / METADATA_NAME).is_file() or bool(find_storage_files(path)))
 
 
 def open_recording(path: Path | str) -> Recording:
@@ -38,12 +46,17 @@ def open_recording(path: Path | str) -> Recording:
 def _open(path: Path) -> Recording:
     if not path.exists():
         raise UnreadableRecordingError(path.name, "there is no such file")
+    if path.is_dir():
+        if is_rosbag2_directory(path):
+            return Rosbag2Recording(path)
+        raise UnsupportedRecordingError(path.name, "the directory is not one rosbag2 recording")
     with path.open("rb") as file:
         start = file.read(16)
-    if start.startswith(mcap_reader.MAGIC[:5]):
-        return McapRecording(path)
-    if not start:
-        raise UnreadableRecordingError(path.name, "the file is empty")
+    for magic, reader in _READERS.items():
+        if start.startswith(magic):
+            return reader(path)
+    if path.suffix.lower() in RECORDING_SUFFIXES:
+        raise UnreadableRecordingError(path.name, "the file is empty" if not start else "its beginning is damaged")
     raise UnsupportedRecordingError(
         path.name, "it is neither MCAP, nor a ROS 1 bag, nor a rosbag2 directory or storage file"
     )

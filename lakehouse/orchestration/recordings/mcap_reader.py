@@ -41,7 +41,6 @@ _RECORD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
 _FOOTER_LENGTH = _RECORD.size + 20 + len(MAGIC)
 _LARGEST_RECORD = 2 << 30
-_MOST_DAMAGES = 100
 _DESCRIPTIONS = frozenset(
     {Opcode.HEADER, Opcode.CHUNK, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.METADATA, Opcode.STATISTICS}
 )
@@ -85,7 +84,6 @@ class McapRecording(Recording):
         self, channels: Collection[Channel] | None = None, block_bytes: int = DEFAULT_BLOCK_BYTES
     ) -> Iterator[RawMessages]:
         buffer = BlockBuffer(self, channels, block_bytes)
-        known = {channel.id for channel in self.channels}
         orphans = 0
         for opcode, body in self._data_records({Opcode.MESSAGE, Opcode.CHUNK}):
             if opcode == Opcode.MESSAGE:
@@ -94,17 +92,17 @@ class McapRecording(Recording):
                 messages = (inner for code, inner in self._chunk_records(body) if code == Opcode.MESSAGE)
             for message in messages:
                 if len(message) < _MESSAGE.size:
-                    self._note("a message record is too short")
+                    self.note_damage("a message record is too short")
                     continue
                 channel_id, sequence, log_time_ns, publish_time_ns = _MESSAGE.unpack_from(message)
                 if buffer.wants(channel_id):
                     payload = bytes(message[_MESSAGE.size :])
                     buffer.add(channel_id, log_time_ns, publish_time_ns, sequence, payload)
-                elif channel_id not in known:
+                elif self.channel_of(channel_id) is None:
                     orphans += 1
             yield from buffer.full_blocks()
         if orphans:
-            self._note(f"{orphans:,} messages belong to channels that are not described")
+            self.note_damage(f"{orphans:,} messages belong to channels that are not described")
         yield from buffer.remaining_blocks()
 
     def attachments(self) -> Iterator[Attachment]:
@@ -129,20 +127,22 @@ class McapRecording(Recording):
         self._contents = contents
         self.damages.clear()  # noted again when messages are read
         counts = contents.statistics.channel_message_counts if contents.statistics else None
+        streams = []
         for channel in contents.channels.values():
             schema = contents.schemas.get(channel.schema_id)
-            self.channels.append(
-                Channel(
-                    id=channel.id,
-                    topic=channel.topic,
-                    message_type=schema.name if schema else "",
-                    encoding=channel.message_encoding,
-                    schema_encoding=schema.encoding if schema else "",
-                    schema=bytes(schema.data) if schema else b"",
-                    message_count=counts.get(channel.id, 0) if counts is not None else None,
-                    metadata=dict(channel.metadata),
-                )
+            described = Channel(
+                id=channel.id,
+                topic=channel.topic,
+                message_type=schema.name if schema else "",
+                encoding=channel.message_encoding,
+                schema_encoding=schema.encoding if schema else "",
+                schema=bytes(schema.data) if schema else b"",
+                message_count=counts.get(channel.id, 0) if counts is not None else None,
+                metadata=dict(channel.metadata),
             )
+            key = (described.message_type, described.encoding, described.schema_encoding, described.schema)
+            streams.append((channel.id, key, described))
+        self._set_channels(streams)
         self.details["metadata_records"] = [
             {"name": record.name, "values": dict(record.metadata)} for record in contents.metadata
         ]
@@ -233,13 +233,13 @@ class McapRecording(Recording):
                 else:
                     self._file.skip(length)
             except TruncatedError as error:
-                self._note(f"the file breaks off: {error}")
+                self.note_damage(f"the file breaks off: {error}")
                 return
             if opcode in wanted:
                 if length <= _LARGEST_RECORD:
                     yield opcode, body
                 else:
-                    self._note(f"a record of {length:,} bytes was passed over")
+                    self.note_damage(f"a record of {length:,} bytes was passed over")
             elif opcode == Opcode.ATTACHMENT and include_summary:
                 yield opcode, b""
             if opcode == Opcode.FOOTER or (opcode == Opcode.DATA_END and not include_summary):
@@ -263,21 +263,21 @@ class McapRecording(Recording):
                 self.name, f"chunks are compressed with {chunk.compression[:40]!r}, which is not supported"
             ) from None
         except BrokenChunkError as error:
-            self._note(str(error))
+            self.note_damage(str(error))
             return
         if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
-            self._note("the checksum of a chunk does not match its content")
+            self.note_damage("the checksum of a chunk does not match its content")
             return
         view = memoryview(data)
         position = 0
         while position < len(data):
             if len(data) - position < _RECORD.size:
-                self._note("a chunk ends in the middle of a record")
+                self.note_damage("a chunk ends in the middle of a record")
                 return
             opcode, length = _RECORD.unpack_from(data, position)
             position += _RECORD.size
             if length > len(data) - position:
-                self._note("a chunk ends in the middle of a record")
+                self.note_damage("a chunk ends in the middle of a record")
                 return
             yield opcode, view[position : position + length]
             position += length
@@ -286,9 +286,5 @@ class McapRecording(Recording):
         try:
             return kind.read(ReadDataStream(BytesIO(body)))
         except _PARSE_ERRORS:
-            self._note(f"a {kind.__name__.lower()} record is damaged")
+            self.note_damage(f"a {kind.__name__.lower()} record is damaged")
             return None
-
-    def _note(self, damage: str) -> None:
-        if len(self.damages) < _MOST_DAMAGES and damage not in self.damages:
-            self.damages.append(damage)

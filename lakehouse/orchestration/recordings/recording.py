@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ LARGEST_TIME_NS = 2**63 - 1
 
 _MESSAGE_OVERHEAD = 200
 _HASH_PIECE = 4 << 20
+_MOST_DAMAGES = 100
 
 Times = npt.NDArray[np.int64]
 
@@ -116,6 +118,7 @@ class Recording(ABC):
         self.name = name
         self._files = files
         self.channels: list[Channel] = []
+        self._channel_of_stream: dict[int, Channel] = {}
         self.details: dict[str, Any] = {}
         self.damages: list[str] = []
         self.unusable: dict[int, Counter[str]] = {}
@@ -146,6 +149,38 @@ class Recording(ABC):
     def close(self) -> None:
         """Release the files."""
 
+    def note_damage(self, damage: str) -> None:
+        """Remember what is broken, once."""
+        if len(self.damages) < _MOST_DAMAGES and damage not in self.damages:
+            self.damages.append(damage)
+
+    def channel_of(self, stream: int) -> Channel | None:
+        """The channel that a stream of the container belongs to."""
+        return self._channel_of_stream.get(stream)
+
+    def _set_channels(self, streams: Iterable[tuple[int, Hashable, Channel]]) -> None:
+        """Make the streams of the container channels; several with one key (publishers of one topic) become one.
+
+        Args:
+            streams: The container's own number, a key that tells message types of one topic apart, and the channel.
+        """
+        groups: dict[Hashable, list[tuple[int, Channel]]] = {}
+        for stream, key, channel in streams:
+            groups.setdefault((channel.topic, key), []).append((stream, channel))
+        for members in groups.values():
+            channels = [channel for _, channel in members]
+            merged = channels[0]
+            if len(channels) > 1:
+                counts = [channel.message_count for channel in channels]
+                metadata = [channel.metadata for channel in channels]
+                merged = dataclasses.replace(
+                    merged,
+                    message_count=None if None in counts else sum(count or 0 for count in counts),
+                    metadata=metadata[0] if all(item == metadata[0] for item in metadata) else {"publishers": metadata},
+                )
+            self.channels.append(merged)
+            self._channel_of_stream.update((stream, merged) for stream, _ in members)
+
     def __enter__(self) -> Self:
         return self
 
@@ -161,19 +196,24 @@ class BlockBuffer:
     def __init__(self, recording: Recording, channels: Collection[Channel] | None, block_bytes: int) -> None:
         chosen = recording.channels if channels is None else channels
         self._channels = {channel.id: channel for channel in chosen}
+        self._recording = recording
         self._unusable = recording.unusable
         self._limit = block_bytes
         self._bytes = 0
         self._waiting: dict[int, _Waiting] = {}
 
-    def wants(self, channel_id: int) -> bool:
-        return channel_id in self._channels
+    def wants(self, stream: int) -> bool:
+        """Whether messages of a stream of the container are asked for."""
+        channel = self._recording.channel_of(stream)
+        return channel is not None and channel.id in self._channels
 
-    def add(self, channel_id: int, log_time_ns: int, publish_time_ns: int, sequence: int, payload: bytes) -> None:
-        """Take a message of a wanted channel."""
+    def add(self, stream: int, log_time_ns: int, publish_time_ns: int, sequence: int, payload: bytes) -> None:
+        """Take a message of a wanted stream."""
+        channel = self._recording.channel_of(stream)
+        assert channel is not None
+        channel_id = channel.id
         if log_time_ns > LARGEST_TIME_NS or publish_time_ns > LARGEST_TIME_NS:
-            reasons = self._unusable.setdefault(channel_id, Counter())
-            reasons["its time is beyond the year 2262"] += 1
+            self.reject(stream, "its time is beyond the year 2262")
             return
         waiting = self._waiting.get(channel_id)
         if waiting is None:
@@ -185,6 +225,12 @@ class BlockBuffer:
         size = len(payload) + _MESSAGE_OVERHEAD
         waiting.bytes += size
         self._bytes += size
+
+    def reject(self, stream: int, reason: str) -> None:
+        """Count a message of a wanted stream that cannot be handed out."""
+        channel = self._recording.channel_of(stream)
+        assert channel is not None
+        self._unusable.setdefault(channel.id, Counter())[reason] += 1
 
     def full_blocks(self) -> Iterator[RawMessages]:
         """Blocks to hand out now; none while there is room."""
