@@ -1,0 +1,35 @@
+"""Fixtures for all tests: both databases, each test with an empty one of its own."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres_server import fresh_database, postgres_server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_host() -> Iterator[str]:
+    """Socket directory of a running PostgreSQL server."""
+    with postgres_server() as host:
+        yield host
+
+
+@pytest.fixture
+def postgres_url(postgres_host: str) -> Iterator[str]:
+    """URL of an empty PostgreSQL database."""
+    with fresh_database(postgres_host, f"lake_{os.getpid()}_{next(_numbers)}") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database; the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'lakehouse.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
