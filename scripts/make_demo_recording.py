@@ -3,7 +3,7 @@
     python scripts/make_demo_recording.py [OUTPUT.mcap]
 
 The drive is simulated (see `demo/drive`): 52 s from 2026-03-14T09:26:53Z. The car sets off, takes a bend to the left
-and one to the right, stands at a stop line from second 23.2 to 25.7, speeds up, swerves hard around a cart at second 36
+and one to the right, stands at a stop line from second 23.2 to 25.6, speeds up, swerves hard around a cart at second 36
 (lateral acceleration +6.5 and then -6.3 m/s^2), returns to its lane, and comes to rest after a last bend.
 
 All noise is seeded: run again, the script writes the same bytes. A test compares them with the file in the repository.
