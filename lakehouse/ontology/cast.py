@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from lakehouse.ontology.list_layout import ListLayout, build_list, pad_null_rows, read_list, validity_buffer
+from lakehouse.ontology.list_layout import ListLayout, build_list, pad_null_rows, read_list, select, validity_buffer
 from lakehouse.ontology.storage_types import (
     ColumnPlan,
     UnstorableValueError,
+    contains_views,
     is_any_list,
     is_temporal_number,
 )
@@ -45,13 +46,13 @@ def encode(array: pa.Array, plan: ColumnPlan) -> pa.Array:
         return _build_struct(plan.storage.type, array, children)
     if pat.is_map(array.type):
         layout = read_list(array)
-        return build_list(plan.storage.type, layout, _map_entries(layout, plan, plan.storage.type, encode))
+        return build_list(plan.storage.type, layout, _encode_elements(layout, plan))
     if is_any_list(array.type):
         if pat.is_list_view(array.type) or pat.is_large_list_view(array.type):
             average = array.values.nbytes / max(1, len(array.values))
             _refuse_expansion((pc.sum(pc.list_value_length(array)).as_py() or 0) * average, plan)
         layout = read_list(array)
-        return build_list(plan.storage.type, layout, encode(layout.values, plan.children[0]))
+        return build_list(plan.storage.type, layout, _encode_elements(layout, plan))
     return _encode_leaf(array, plan)
 
 
@@ -78,13 +79,14 @@ def decode(array: pa.Array, plan: ColumnPlan) -> pa.Array:
     if pat.is_map(target):
         _expect(pat.is_map(array.type), array, plan)
         layout = read_list(array)
-        return build_list(target, layout, _map_entries(layout, plan, target, decode))
+        elements = select(layout.values, layout.selection)
+        return build_list(target, layout, _map_entries(elements, plan, target, decode))
     if is_any_list(target):
         _expect(is_any_list(array.type), array, plan)
         layout = read_list(array)
         if pat.is_fixed_size_list(target):
             layout = pad_null_rows(layout, target.list_size)
-        return build_list(target, layout, decode(layout.values, plan.children[0]))
+        return build_list(target, layout, decode(select(layout.values, layout.selection), plan.children[0]))
     return _decode_leaf(array, plan)
 
 
@@ -97,11 +99,26 @@ def _build_struct(struct_type: pa.StructType, like: pa.Array, children: list[pa.
     return pa.Array.from_buffers(struct_type, len(like), [validity_buffer(like)], like.null_count, 0, children)
 
 
+def _encode_elements(layout: ListLayout, plan: ColumnPlan) -> pa.Array:
+    """The elements of all rows, in order, in their storage type."""
+
+    def convert(values: pa.Array) -> pa.Array:
+        if pat.is_map(plan.arrow.type):
+            return _map_entries(values, plan, plan.storage.type, encode)
+        return encode(values, plan.children[0])
+
+    if contains_views(layout.values.type):
+        return select(convert(layout.values), layout.selection)  # Arrow cannot take from views
+    return convert(select(layout.values, layout.selection))
+
+
 def _map_entries(
-    layout: ListLayout, plan: ColumnPlan, map_type: pa.MapType, convert: Callable[[pa.Array, ColumnPlan], pa.Array]
+    entries: pa.StructArray, plan: ColumnPlan, map_type: pa.MapType, convert: Callable[[pa.Array, ColumnPlan], pa.Array]
 ) -> pa.Array:
-    entries = layout.values
     keys, items = (convert(entries.field(i), plan.children[i]) for i in (0, 1))
+    if keys.null_count:
+        # Arrow aborts the whole process when it meets such a map. A dictionary can smuggle null keys in.
+        raise UnstorableValueError(f"column '{plan.storage.name}' has a map with a null key")
     entry_type = pa.struct([map_type.key_field, map_type.item_field])
     return pa.Array.from_buffers(entry_type, len(entries), [None], 0, 0, [keys, items])
 

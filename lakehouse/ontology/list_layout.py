@@ -4,7 +4,7 @@ Arrow has six ways to lay out lists (list, large list, fixed size, two views, ma
 offsets; the values are sliced, never copied, unless rows that are null hide values in between.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import pyarrow.types as pat
 
 from lakehouse.ontology.storage_types import UnstorableValueError
 
+# A place in a selection that holds nothing.
+NO_ELEMENT = -1
+
 _LARGEST_SMALL_OFFSET = 2**31 - 1
 
 
@@ -22,14 +25,16 @@ class ListLayout:
     """The rows of a list array.
 
     Attributes:
-        offsets: n + 1 positions into `values`, starting at 0; a null row is empty.
-        values: The elements of all rows, in order, without gaps. For a map: structs of key and value.
+        offsets: n + 1 positions, starting at 0, into the elements of all rows in order; a null row is empty.
+        values: What the elements are taken from. For a map: structs of key and value.
+        selection: Positions of the elements in `values`; None if they are all of `values` in order.
         validity: Bitmap of the rows that are not null; None if all are valid.
         null_count: Number of null rows.
     """
 
     offsets: npt.NDArray[np.int64]
     values: pa.Array
+    selection: npt.NDArray[np.int64] | None
     validity: pa.Buffer | None
     null_count: int
 
@@ -37,61 +42,60 @@ class ListLayout:
     def row_count(self) -> int:
         return len(self.offsets) - 1
 
+    def is_valid(self) -> npt.NDArray[np.bool_]:
+        """Per row, whether it is not null."""
+        if self.validity is None:
+            return np.ones(self.row_count, np.bool_)
+        return np.asarray(pa.Array.from_buffers(pa.bool_(), self.row_count, [None, self.validity]))
+
 
 def validity_buffer(array: pa.Array) -> pa.Buffer | None:
     """The validity bitmap of `array`, starting at bit 0 whatever slice of a larger array it is."""
     if array.null_count == 0:
         return None
-    return _bitmap(pc.invert(pc.is_null(array)))
-
-
-def _bitmap(flags: pa.BooleanArray) -> pa.Buffer:
+    flags = pc.invert(pc.is_null(array))
     assert flags.offset == 0
     return flags.buffers()[1]
 
 
 def read_list(array: pa.Array) -> ListLayout:
     """Take any list-like array apart."""
-    validity, null_count = validity_buffer(array), array.null_count
-    lengths = _lengths(array)
+    starts, lengths = _spans(array)
+    if array.null_count:
+        lengths = np.where(np.asarray(array.is_valid()), lengths, 0)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    total = int(offsets[-1])
-    if pat.is_list_view(array.type) or pat.is_large_list_view(array.type) or pat.is_fixed_size_list(array.type):
-        # Views may be out of order or overlap, and fixed-size lists keep room for null rows: `flatten` knows both.
-        return ListLayout(offsets, array.flatten(), validity, null_count)
-    start, stop = _span(array)
-    if stop - start != total:
-        # Null rows that are not empty: `take` drops what they hide.
-        rows = pa.array(np.arange(len(array)), mask=np.asarray(array.is_null()))
-        array = array.take(rows)
-        start, stop = _span(array)
-    return ListLayout(offsets, _elements(array).slice(start, stop - start), validity, null_count)
+    values = _elements(array)
+    # Rows without elements say nothing about where the elements are.
+    starts, filled = starts[lengths > 0], lengths[lengths > 0]
+    selection = None
+    if len(starts) == 0:
+        values = values.slice(0, 0)
+    else:
+        first = int(starts.min())
+        values = values.slice(first, int((starts + filled).max()) - first)
+        starts = starts - first
+        if not np.array_equal(starts, np.cumsum(filled) - filled):
+            selection = np.repeat(starts - (np.cumsum(filled) - filled), filled) + np.arange(offsets[-1])
+    return ListLayout(offsets, values, selection, validity_buffer(array), array.null_count)
 
 
-def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
-    if pat.is_map(array.type):
-        if len(array) == 0:
-            return np.zeros(0, np.int64)
-        lengths = np.diff(array.offsets.to_numpy()).astype(np.int64)
-        if array.null_count:
-            lengths[np.asarray(array.is_null())] = 0
-        return lengths
-    lengths = pc.list_value_length(array)
-    if lengths.null_count:
-        lengths = lengths.fill_null(0)
-    return lengths.to_numpy().astype(np.int64)
-
-
-def _span(array: pa.Array) -> tuple[int, int]:
-    """First and one-past-last element that the rows refer to."""
+def _spans(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First element and number of elements of each row; arbitrary for null rows."""
     if len(array) == 0:
-        return 0, 0
-    offsets = array.offsets
-    return offsets[0].as_py(), offsets[len(array)].as_py()
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if pat.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        starts = (array.offset + np.arange(len(array), dtype=np.int64)) * size
+        return starts, np.full(len(array), size, np.int64)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    if pat.is_list_view(array.type) or pat.is_large_list_view(array.type):
+        return offsets, array.sizes.to_numpy().astype(np.int64)
+    return offsets[:-1], np.diff(offsets)
 
 
 def _elements(array: pa.Array) -> pa.Array:
+    """The elements all rows refer to, also those outside a slice."""
     if pat.is_map(array.type):
         entry_type = pa.struct([array.type.key_field, array.type.item_field])
         keys, items = array.keys, array.items
@@ -125,18 +129,20 @@ def pad_null_rows(layout: ListLayout, size: int) -> ListLayout:
         UnstorableValueError: If a row that is not null has another length.
     """
     lengths = np.diff(layout.offsets)
-    if layout.null_count == 0:
-        valid = np.ones(layout.row_count, bool)
-    else:
-        bits = pa.Array.from_buffers(pa.bool_(), layout.row_count, [None, layout.validity])
-        valid = np.asarray(bits)
+    valid = layout.is_valid()
     if not np.all(lengths[valid] == size):
         raise UnstorableValueError(f"a stored list does not have the {size} elements its type demands")
     if layout.null_count == 0:
         return layout
     rows = np.repeat(valid, size)
-    positions = np.zeros(len(rows), np.int64)
-    positions[rows] = np.arange(int(rows.sum()))
-    values = layout.values.take(pa.array(positions, mask=~rows))
+    selection = np.full(len(rows), NO_ELEMENT, np.int64)
+    selection[rows] = np.arange(int(rows.sum())) if layout.selection is None else layout.selection
     offsets = np.arange(layout.row_count + 1, dtype=np.int64) * size
-    return ListLayout(offsets, values, layout.validity, layout.null_count)
+    return replace(layout, offsets=offsets, selection=selection)
+
+
+def select(values: pa.Array, selection: npt.NDArray[np.int64] | None) -> pa.Array:
+    """The elements at the positions of `selection`, null at `NO_ELEMENT`; all of them if it is None."""
+    if selection is None:
+        return values
+    return values.take(pa.array(selection, mask=selection == NO_ELEMENT))

@@ -151,6 +151,15 @@ def is_any_list(arrow_type: pa.DataType) -> bool:
     )
 
 
+def contains_views(arrow_type: pa.DataType) -> bool:
+    """Whether the type is or contains a string or binary view."""
+    if pat.is_string_view(arrow_type) or pat.is_binary_view(arrow_type):
+        return True
+    if pat.is_dictionary(arrow_type):
+        return contains_views(arrow_type.value_type)
+    return any(contains_views(arrow_type.field(i).type) for i in range(arrow_type.num_fields))
+
+
 def is_temporal_number(arrow_type: pa.DataType) -> bool:
     """Whether values are stored as the plain 64-bit number they are made of."""
     return (
