@@ -14,6 +14,9 @@ from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN
 # Small batches are joined in groups of this many, so that one-row batches do not drown in per-array overhead.
 BATCHES_TO_JOIN = 64
 OVERHEAD_PER_COLUMN = 256
+# What a buffered batch may keep alive beyond its own size.
+TOLERATED_EXCESS = 2
+UNCOUNTED_BYTES = 1 << 16
 # Share of a disordered buffer, its latest rows, that waits for stragglers: 1/8.
 HELD_BACK = 8
 
@@ -90,7 +93,7 @@ class DayBuffer:
             self._is_sorted = False
             self.saw_disorder = True
         self._end_ns = piece.end_ns if self._end_ns is None else max(self._end_ns, piece.end_ns)
-        self._small.append(piece.rows)
+        self._small.append(owned(piece.rows))
         if len(self._small) >= BATCHES_TO_JOIN:
             self._joined.append(pa.concat_batches(self._small))
             self._small.clear()
@@ -119,6 +122,27 @@ class DayBuffer:
             grown = self.append(Piece(self.day, held, int(held_times[0]), int(held_times[-1]), True))
             size = max(0, size - grown)
         return RowGroup(self.day, batches, order[:count], size)
+
+
+def owned(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch`, copied if it keeps much more memory alive than it shows.
+
+    A received batch points into its whole message, and a slice into all of its parent: a few bytes of rows could
+    otherwise hold megabytes that no limit counts.
+    """
+    kept: dict[int, int] = {}
+    for column in batch.columns:
+        for buffer in column.buffers():
+            while buffer is not None and buffer.parent is not None:
+                buffer = buffer.parent
+            if buffer is not None:
+                kept[buffer.address] = buffer.size
+    if sum(kept.values()) <= TOLERATED_EXCESS * batch.nbytes + UNCOUNTED_BYTES:
+        return batch
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
 
 
 def _times(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
+from lakehouse.catalog.errors import StorageError
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -62,18 +64,15 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Queue a job; never blocks. See `wait_for_room` for back-pressure."""
         with self._changed:
-            if not self._cancelled and self._failure is None:
+            accepted = not self._cancelled and self._failure is None
+            if accepted:
                 self._waiting.append(job)
-                if not self._running:
-                    self._running = True
-                    try:
-                        self._executor.submit(self._run_next)
-                    except BaseException:
-                        self._running = False
-                        self._waiting.pop()
-                        raise
-                return
-        job.discard()
+            start = accepted and not self._running
+            self._running = self._running or start
+        if start:
+            self._schedule()
+        elif not accepted:
+            job.discard()
 
     def wait_for_room(self, limit: int) -> None:
         """Wait until at most `limit` jobs are queued behind the running one.
@@ -111,27 +110,38 @@ class Lane:
         if self._failure is not None:
             raise self._failure
 
-    def _run_next(self) -> None:
-        with self._changed:
-            job = self._waiting.popleft() if self._waiting else None
-            self._changed.notify_all()
-        failure: BaseException | None = None
-        if job is not None:
-            try:
-                job.run()
-            except BaseException as error:
-                failure = error
+    def _schedule(self) -> None:
+        try:
+            self._executor.submit(self._run_next)
+        except RuntimeError:
+            self._stop(StorageError("the server is shutting down"))
+
+    def _stop(self, failure: BaseException | None) -> None:
+        """End the run; with a failure nothing will follow."""
         with self._changed:
             discarded: list[Job] = []
             if failure is not None:
                 self._failure = failure
                 discarded = list(self._waiting)
                 self._waiting.clear()
-            more = bool(self._waiting)
-            if not more:
-                self._running = False
+            self._running = False
             self._changed.notify_all()
-        for dropped in discarded:
-            dropped.discard()
+        for job in discarded:
+            job.discard()
+
+    def _run_next(self) -> None:
+        with self._changed:
+            job = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+        try:
+            if job is not None:
+                job.run()
+        except BaseException as error:
+            self._stop(error)
+            return
+        with self._changed:
+            more = bool(self._waiting)
+            self._running = more
+            self._changed.notify_all()
         if more:
-            self._executor.submit(self._run_next)
+            self._schedule()

@@ -20,8 +20,10 @@ class UploadBudget:
     """Counts charged bytes; whoever charges beyond the limit makes the largest buffers move and waits for them.
 
     The limit can be passed by the one record batch each uploading thread has just received, never by more: bytes are
-    charged when they are in memory already, and the charging thread goes on only when the total is back in bounds or
-    nothing is left that could be written.
+    charged when they are in memory already, and `settle` lets the thread go on only when the total is back in bounds
+    or nothing is left that could be written.
+
+    Owners may call every method but `settle` while they hold a lock of their own.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,11 +55,24 @@ class UploadBudget:
             self._changed.notify_all()
 
     def charge(self, size: int) -> None:
-        """Count `size` more bytes; returns when the total is in bounds again or cannot be lowered."""
+        """Count `size` more bytes. Call `settle` afterwards."""
         with self._changed:
             self._total += size
             self._peak = max(self._peak, self._total)
-        self._settle()
+
+    def settle(self) -> None:
+        """Return when the total is in bounds or cannot be lowered; sees to it that buffers are written."""
+        while self._total > self.limit:
+            with self._changed:
+                owners = list(self._owners)
+            largest = max(owners, key=lambda owner: owner.flushable_bytes(), default=None)
+            if largest is not None and largest.flushable_bytes() > 0 and self._buffered_exceeds():
+                largest.flush_early()
+                continue
+            with self._changed:
+                if self._total <= self.limit or self._in_flight <= 0:
+                    return
+                self._changed.wait(timeout=1.0)
 
     def release(self, size: int) -> None:
         """Bytes that never went in flight are gone (discarded)."""
@@ -76,19 +91,6 @@ class UploadBudget:
             self._in_flight -= size
             self._total -= size
             self._changed.notify_all()
-
-    def _settle(self) -> None:
-        while self._total > self.limit:
-            with self._changed:
-                owners = list(self._owners)
-            largest = max(owners, key=lambda owner: owner.flushable_bytes(), default=None)
-            if largest is not None and largest.flushable_bytes() > 0 and self._buffered_exceeds():
-                largest.flush_early()
-                continue
-            with self._changed:
-                if self._total <= self.limit or self._in_flight <= 0:
-                    return
-                self._changed.wait(timeout=1.0)
 
     def _buffered_exceeds(self) -> bool:
         """Whether waiting for what is in flight would not suffice."""

@@ -117,13 +117,22 @@ class Warehouse:
 
         An object store has made an object durable when it was closed.
         """
-        if not self._is_local:
-            return
-        with _translated("written"):
-            for uri in uris:
+        for uri in uris:
+            self.make_contents_durable(uri)
+        self.make_names_durable(uris)
+
+    def make_contents_durable(self, uri: str) -> None:
+        """The first half of `make_durable`, for one file of many."""
+        if self._is_local:
+            with _translated("written"):
                 _synchronize(self._path(uri))
-            for directory in self._directories_of(uris):
-                _synchronize(directory)
+
+    def make_names_durable(self, uris: Iterable[str]) -> None:
+        """The second half of `make_durable`: each directory is synchronised once."""
+        if self._is_local:
+            with _translated("written"):
+                for directory in self._directories_of(uris):
+                    _synchronize(directory)
 
     def _directories_of(self, uris: Iterable[str]) -> list[str]:
         """Every directory from the files up to the root: any of them may have been created just now."""

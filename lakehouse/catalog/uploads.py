@@ -23,8 +23,8 @@ from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan, Unst
 
 # Row groups queued behind the one being encoded: enough to keep the encoder busy, few enough to bound memory.
 QUEUED_ROW_GROUPS = 1
-# Recordings cross midnight once or twice; timestamps that jump between more days than this only cost small files.
-OPEN_FILES = 4
+# Recordings cross midnight; timestamps that jump between more days cost small files, not file handles.
+OPEN_FILES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class TopicUpload:
                     self._submit(day, last=True)
             self._lane.submit(Job(self._close_files, lambda: None))
             self._lane.drain()
-            self._warehouse.make_durable(*(entry.path for entry in self._entries))
+            self._warehouse.make_names_durable(entry.path for entry in self._entries)
         except BaseException as error:
             self.abort()
             raise _as_lakehouse_error(error) from error
@@ -233,7 +233,8 @@ class TopicUpload:
                 buffer = self._buffers.setdefault(piece.day, DayBuffer(piece.day))
                 added += buffer.append(piece)
             self._buffered += added
-        self._budget.charge(added)
+            self._budget.charge(added)
+        self._budget.settle()
         with self._lock:
             while self._buffered >= self._limits.buffer and self._buffers:
                 self._submit(self._largest_day(), last=False)
