@@ -117,7 +117,9 @@ def parse_uuid(text: object) -> str:
         InvalidUuidError: If it cannot be parsed.
     """
     try:
-        return str(uuid.UUID(text)) if isinstance(text, str) and len(text) <= 64 else _reject_uuid(text)
+        if isinstance(text, str) and len(text) <= 64 and text.isascii():
+            return str(uuid.UUID(text))
+        return _reject_uuid(text)
     except ValueError:
         return _reject_uuid(text)
 

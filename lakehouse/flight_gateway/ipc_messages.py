@@ -1,8 +1,8 @@
 """What must be known about an IPC message before Arrow decodes it.
 
-Arrow verifies the structure of a message itself, but it trusts two kinds of numbers as far as memory goes: the
-decompressed sizes that a compressed body announces, and the growth of dictionaries over a stream. Both are read here
-from the FlatBuffers metadata (Arrow format: Message.fbs) with every offset checked.
+Arrow verifies the structure of a message itself, but as far as memory goes it trusts some numbers: the decompressed
+sizes that a compressed body announces, the growth of dictionaries over a stream, and the number of values where a
+value has no width. They are read here from the FlatBuffers metadata (Arrow format: Message.fbs), every offset checked.
 """
 
 import struct
@@ -29,6 +29,7 @@ class MessageFacts:
 
     Attributes:
         decompressed_size: What the buffers occupy once decoded; the body's size when it is not compressed.
+        value_count: Sum of the lengths of all arrays, children included.
         layout: Counts of the field nodes and buffers of a record batch; the same for every batch of a schema. None for
             other messages, and with view columns, whose buffers vary.
         dictionary_id: Which dictionary a dictionary message sets, else None.
@@ -38,6 +39,7 @@ class MessageFacts:
     kind: MessageKind
     body_size: int
     decompressed_size: int
+    value_count: int
     layout: tuple[int, int] | None
     dictionary_id: int | None
     is_delta: bool
@@ -66,20 +68,24 @@ def inspect_message(header: pa.Buffer, body: pa.Buffer) -> MessageFacts:
         if kind is MessageKind.DICTIONARY and batch is not None:
             dictionary_id, is_delta = batch.scalar(0, "<q", 0), bool(batch.scalar(2, "<B", 0))
             batch = batch.table(1)
-        decompressed_size = body_size
-        if kind is not MessageKind.SCHEMA and batch is not None and batch.table(3) is not None:
-            decompressed_size = _decompressed_size(batch, memoryview(body)[:body_size])
-        layout = None
-        if kind is MessageKind.RECORD_BATCH and batch is not None and not batch.vector_length(4):
-            layout = batch.vector_length(1), batch.vector_length(2)
-        return MessageFacts(kind, body_size, decompressed_size, layout, dictionary_id, is_delta)
+        decompressed_size, value_count, layout = body_size, 0, None
+        if kind is not MessageKind.SCHEMA and batch is not None:
+            if batch.table(3) is not None:
+                decompressed_size = _decompressed_size(batch, memoryview(body)[:body_size])
+            value_count = sum(length for length, _ in batch.structs(1, "<qq"))
+            if kind is MessageKind.RECORD_BATCH and not batch.vector_length(4):
+                layout = batch.vector_length(1), batch.vector_length(2)
+        return MessageFacts(kind, body_size, decompressed_size, value_count, layout, dictionary_id, is_delta)
     except (struct.error, ValueError):
         raise InvalidDataError("the Arrow metadata of a message is malformed") from None
 
 
 def layout_of(schema: pa.Schema) -> tuple[int, int] | None:
-    """The `MessageFacts.layout` that every batch of the schema has; None when it may vary."""
-    columns = [column.combine_chunks() for column in schema.empty_table().columns]
+    """The `MessageFacts.layout` that every batch of the schema has; None when it may vary or pyarrow cannot tell."""
+    try:
+        columns = [column.combine_chunks() for column in schema.empty_table().columns]
+    except pa.ArrowNotImplementedError:
+        return None
     message = ipc.read_message(pa.record_batch(columns, schema=schema).serialize())
     return inspect_message(message.metadata, message.body).layout
 
