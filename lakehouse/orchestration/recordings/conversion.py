@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from rosbags.typesys.msg import normalize_msgtype
 
 from lakehouse.catalog.records import SerializationFormat
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, UnsupportedTypeError, plan_storage
 from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, decoders_for
 from lakehouse.orchestration.recordings.decoding.decoded import DecodedBlock, MessageDecoder
+from lakehouse.orchestration.recordings.decoding.json_shape import JsonSurvey
 from lakehouse.orchestration.recordings.decoding.raw import RawDecoder
+from lakehouse.orchestration.recordings.decoding.ros_types import normalized_type
 from lakehouse.orchestration.recordings.errors import MessageDefinitionError
 from lakehouse.orchestration.recordings.naming import RAW_TAG, ontology_tag_of
 from lakehouse.orchestration.recordings.ontology_mapping import OntologyMapping, find_mapping
@@ -67,22 +68,25 @@ class Conversion:
         return self.mapping.map_block(block) if self.mapping else block
 
 
-def choose_conversion(channel: Channel, sample: Sequence[bytes], *, has_publish_times: bool) -> Conversion:
+def choose_conversion(
+    channel: Channel, sample: Sequence[bytes], *, has_publish_times: bool, survey: JsonSurvey | None = None
+) -> Conversion:
     """The best form the messages of a channel can be kept in.
 
     Args:
         channel: The channel.
         sample: Its first messages; a form in which none of them gets a row is not chosen.
         has_publish_times: Whether the container knows when messages were sent.
+        survey: Of all its messages, if it needs one.
     """
     raw = Conversion(RAW_TAG, SerializationFormat.DEFAULT, RawDecoder(), keeps_publish_time=has_publish_times)
     tag = ontology_tag_of(channel.message_type)
     is_ros = channel.encoding in ROS_ENCODINGS
     note = ""
     try:
-        for decoder in decoders_for(channel):
+        for decoder in decoders_for(channel, survey):
             conversions = []
-            if is_ros and (mapping := find_mapping(normalize_msgtype(channel.message_type))) is not None:
+            if is_ros and (mapping := find_mapping(normalized_type(channel.message_type))) is not None:
                 note = mapping.obstacle(decoder.schema) or ""
                 if not note:
                     conversions.append(Conversion(mapping.ontology_tag, mapping.serialization_format, decoder, mapping))
@@ -100,7 +104,7 @@ def choose_conversion(channel: Channel, sample: Sequence[bytes], *, has_publish_
                     return conversion
                 note = max(outcome.failures, key=lambda reason: outcome.failures[reason], default="")
     except MessageDefinitionError as error:
-        note = error.message
+        note = f"kept as they are: {error.reason}"
     except UnsupportedTypeError as error:
-        note = f"its columns cannot be stored: {error}"
+        note = f"kept as they are: {error}"
     return Conversion(raw.ontology_tag, raw.serialization_format, raw.decoder, None, raw.keeps_publish_time, note)

@@ -25,7 +25,8 @@ from lakehouse.catalog.locators import parse_sequence_name
 from lakehouse.catalog.records import SessionRecord, SessionState
 from lakehouse.catalog.sequences import SequenceDescription
 from lakehouse.orchestration.recordings.containers import open_recording
-from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS
+from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, needs_survey
+from lakehouse.orchestration.recordings.decoding.json_shape import JsonSurvey
 from lakehouse.orchestration.recordings.errors import EmptyRecordingError, UnreadableRecordingError
 from lakehouse.orchestration.recordings.extras import (
     ATTACHMENTS_TOPIC,
@@ -126,10 +127,13 @@ class _Ingestion:
     def run(self, session: SessionRecord) -> list[TopicReport]:
         """Store everything and finalize the session."""
         taken: set[str] = set()
+        surveys = self._survey()
         for channel in self._channels:
             topic_path = topic_path_of(channel.topic, taken)
             taken.add(topic_path)
-            self._writers[channel.id] = TopicWriter(self._lakehouse, session, self._recording, channel, topic_path)
+            self._writers[channel.id] = TopicWriter(
+                self._lakehouse, session, self._recording, channel, topic_path, surveys.get(channel.id)
+            )
         times = MessageTimesTopic(self._lakehouse, session, topic_path_of(MESSAGE_TIMES_TOPIC, taken))
         attachments = AttachmentsTopic(self._lakehouse, session, topic_path_of(ATTACHMENTS_TOPIC, taken))
         self._extras = [times, attachments]
@@ -153,6 +157,16 @@ class _Ingestion:
         for writer in [*self._writers.values(), *self._extras]:
             with suppress(LakehouseError):
                 writer.abort()
+
+    def _survey(self) -> dict[int, JsonSurvey]:
+        """A first pass over the channels whose messages do not say what the later ones look like."""
+        surveys = {channel.id: JsonSurvey() for channel in self._channels if needs_survey(channel)}
+        if surveys:
+            chosen = [channel for channel in self._channels if channel.id in surveys]
+            for block in self._recording.read_messages(chosen):
+                surveys[block.channel.id].observe(block.payloads)
+            self._recording.unusable.clear()  # counted again when the messages are written
+        return surveys
 
     def _write_messages(self, times: MessageTimesTopic) -> None:
         counts = [channel.message_count for channel in self._channels]

@@ -9,10 +9,9 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from rosbags.typesys.msg import normalize_msgtype
-
 from lakehouse.catalog.records import SequenceRecord
 from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, ros_definitions
+from lakehouse.orchestration.recordings.decoding.ros_types import normalized_type
 from lakehouse.orchestration.recordings.errors import MessageDefinitionError
 from lakehouse.orchestration.recordings.naming import metadata_key_of
 from lakehouse.orchestration.recordings.recording import Channel, Recording, SourceFile
@@ -55,7 +54,7 @@ def sequence_metadata(recording: Recording) -> dict[str, Any]:
     }
 
 
-def topic_metadata(recording: Recording, channel: Channel) -> dict[str, Any]:
+def topic_metadata(recording: Recording, channel: Channel, note: str = "") -> dict[str, Any]:
     """What a topic keeps: the SDK's block for its kind, and a `recording` block with what that has no place for."""
     block: dict[str, Any] = {
         "topic": channel.topic,
@@ -64,6 +63,8 @@ def topic_metadata(recording: Recording, channel: Channel) -> dict[str, Any]:
         "message_count": channel.message_count,
         "channel": storable(channel.metadata),
     }
+    if note:
+        block["note"] = note
     result: dict[str, Any] = {}
     if channel.encoding in ROS_ENCODINGS:
         result["_ros_"] = _ros_block(recording, channel)
@@ -81,7 +82,7 @@ def topic_metadata(recording: Recording, channel: Channel) -> dict[str, Any]:
 
 
 def _ros_block(recording: Recording, channel: Channel) -> dict[str, Any]:
-    message_type = normalize_msgtype(channel.message_type)
+    message_type = normalized_type(channel.message_type)
     block: dict[str, Any] = {"msgtype": message_type}
     try:
         constants = ros_definitions(channel)[message_type][0]

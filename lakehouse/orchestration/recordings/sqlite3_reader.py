@@ -96,7 +96,9 @@ class Sqlite3Recording(Recording):
             counts = dict(self._database.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id"))
         streams = []
         for row in self._rows("topics"):
-            schema_encoding, schema = definitions.get(row["type"], ("", ""))
+            # Events of a service are described by the definition of the service.
+            found = definitions.get(row["type"]) or definitions.get(str(row["type"]).removesuffix("_Event"))
+            schema_encoding, schema = found or ("", "")
             known = ("id", "name", "type", "serialization_format")
             channel = Channel(
                 id=int(row["id"]),

@@ -12,6 +12,7 @@ from lakehouse.catalog.records import SessionRecord
 from lakehouse.catalog.topics import Upload
 from lakehouse.orchestration.recordings.conversion import Conversion, choose_conversion
 from lakehouse.orchestration.recordings.decoding.decoded import Indices
+from lakehouse.orchestration.recordings.decoding.json_shape import JsonSurvey
 from lakehouse.orchestration.recordings.lineage import topic_metadata
 from lakehouse.orchestration.recordings.recording import Channel, RawMessages, Recording
 from lakehouse.orchestration.recordings.report import TopicReport
@@ -23,7 +24,13 @@ class TopicWriter:
     """Converts and uploads the messages of one channel. The topic is created with its first message."""
 
     def __init__(
-        self, lakehouse: Lakehouse, session: SessionRecord, recording: Recording, channel: Channel, path: str
+        self,
+        lakehouse: Lakehouse,
+        session: SessionRecord,
+        recording: Recording,
+        channel: Channel,
+        path: str,
+        survey: JsonSurvey | None = None,
     ) -> None:
         self.channel = channel
         self.locator = TopicLocator(session.locator.sequence, path)
@@ -31,6 +38,7 @@ class TopicWriter:
         self._lakehouse = lakehouse
         self._session = session
         self._recording = recording
+        self._survey = survey
         self._upload: Upload | None = None
         self._found = 0
         self._decoded = 0
@@ -44,7 +52,10 @@ class TopicWriter:
         """
         if self.conversion is None:
             self.conversion = choose_conversion(
-                self.channel, block.payloads, has_publish_times=block.publish_time_ns is not None
+                self.channel,
+                block.payloads,
+                has_publish_times=block.publish_time_ns is not None,
+                survey=self._survey,
             )
         schema = self.conversion.schema
         if self._upload is None:
@@ -109,7 +120,7 @@ class TopicWriter:
             self.locator,
             conversion.serialization_format,
             conversion.ontology_tag,
-            topic_metadata(self._recording, self.channel),
+            topic_metadata(self._recording, self.channel, note=conversion.note),
         )
         return self._lakehouse.topics.begin_upload(self.locator, topic_uuid, schema)
 

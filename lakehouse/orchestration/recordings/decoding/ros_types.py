@@ -1,5 +1,6 @@
 """ROS message definitions, and the Arrow schema a message type decodes to (the table in the package's docstring)."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -41,6 +42,16 @@ SCALAR_TYPES: Mapping[str, pa.DataType] = {
 OCTETS = frozenset({"uint8", "byte", "char"})
 """Element types whose sequences are `binary`."""
 
+_SEPARATOR = "=" * 80 + "\n"
+_EVENT_INFO: tuple[str, list[tuple[str, FieldDescription]]] = (
+    "service_msgs/msg/ServiceEventInfo",
+    [
+        ("event_type", (Nodetype.BASE, ("uint8", 0))),
+        ("stamp", (Nodetype.NAME, "builtin_interfaces/msg/Time")),
+        ("client_gid", (Nodetype.ARRAY, ((Nodetype.BASE, ("char", 0)), 16))),
+        ("sequence_number", (Nodetype.BASE, ("int64", 0))),
+    ],
+)
 _DEEPEST_NESTING = 32
 _MOST_FIELDS = 20_000
 
@@ -52,11 +63,18 @@ class HasDefinitions(Protocol):
     def fielddefs(self) -> Any: ...
 
 
+def normalized_type(message_type: str) -> str:
+    """`package/msg/Type`; names of services and actions keep their own middle component."""
+    parts = message_type.split("/")
+    return message_type if len(parts) > 1 and parts[-2] in ("msg", "srv", "action") else normalize_msgtype(message_type)
+
+
 def parse_definitions(message_type: str, text: str, encoding: str = "ros2msg") -> dict[str, Any]:
     """Read the definition of a message type together with those of the types it uses.
 
     Args:
-        message_type: The type the text defines, with or without the `msg` component.
+        message_type: The type the text defines, with or without the `msg` component; for a service event
+            (`package/srv/Name_Event`) the text is the definition of the service.
         text: `.msg` text with its dependencies after `MSG:` separators, or concatenated IDL.
         encoding: `ros1msg`, `ros2msg` or `ros2idl` (also `omgidl`).
 
@@ -64,15 +82,32 @@ def parse_definitions(message_type: str, text: str, encoding: str = "ros2msg") -
         MessageDefinitionError: If the text cannot be parsed.
     """
     own: dict[str, Any]
+    name = normalized_type(message_type)
     try:
         if encoding in ("ros2idl", "omgidl"):
             own = dict(get_types_from_idl(text))
+        elif "/srv/" in name and name.endswith("_Event"):
+            own = _service_event(name, text)
         else:
-            own = dict(get_types_from_msg(text, normalize_msgtype(message_type)))
+            own = dict(get_types_from_msg(text, name))
     except (TypesysError, ValueError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise MessageDefinitionError(message_type, "it cannot be parsed") from error
     # ROS 1 has time and duration built in, so its definitions do not spell them out.
     return dict(get_typestore(Stores.EMPTY).fielddefs) | own
+
+
+def _service_event(name: str, text: str) -> dict[str, Any]:
+    """The event type that ROS 2 derives from a service (REP 2012): who called, then the request or the response."""
+    own, separator, dependencies = text.partition(_SEPARATOR)
+    request, _, response = re.sub(r"(?m)^---\s*$", "---", own).partition("---\n")
+    package, _, event = name.partition("/srv/")
+    definitions: dict[str, Any] = {_EVENT_INFO[0]: ([], _EVENT_INFO[1])}
+    fields: list[tuple[str, FieldDescription]] = [("info", (Nodetype.NAME, _EVENT_INFO[0]))]
+    for part, part_text in (("Request", request), ("Response", response)):
+        part_name = f"{package}/msg/{event.removesuffix('Event')}{part}"
+        definitions |= get_types_from_msg(part_text + separator + dependencies, part_name)
+        fields.append((part.lower(), (Nodetype.SEQUENCE, ((Nodetype.NAME, part_name), 1))))
+    return definitions | {name: ([], fields)}
 
 
 def fields_of(message_type: str, definitions: Definitions) -> list[tuple[str, FieldDescription]]:
@@ -113,7 +148,7 @@ def decoded_schema(message_type: str, typestore: HasDefinitions | Definitions) -
     """
     definitions: Definitions = typestore if isinstance(typestore, Mapping) else typestore.fielddefs
     budget = [_MOST_FIELDS]
-    struct = _message_type(normalize_msgtype(message_type), definitions, 0, budget)
+    struct = _message_type(normalized_type(message_type), definitions, 0, budget)
     return pa.schema(list(struct))
 
 
