@@ -159,10 +159,7 @@ class ParquetSlices:
             return
         footer = self.footer(path)
         wanted = columns if selection.sequence is None else [*columns, SEQUENCE_COLUMN]
-        with (
-            self._warehouse.open_input(path) as source,
-            pq.ParquetFile(source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES) as file,
-        ):
+        with self._warehouse.open_input(path) as source, _open_parquet(source, path, footer) as file:
             for row_group in row_groups:
                 is_inside = selection.is_by_time_only and footer.lies_inside(row_group, selection.window)
                 position = int(footer.row_counts[:row_group].sum())
@@ -191,6 +188,15 @@ class ParquetSlices:
                 return False
             last_ns = int(timestamps[-1])
         return True
+
+
+def _open_parquet(source: pa.NativeFile, path: str, footer: Footer) -> pq.ParquetFile:
+    # Locally pages are read as they are decoded, so that memory stays at a page per column. A request to an object
+    # store costs more than its bytes: there all columns of a row group are fetched together.
+    is_local = path.startswith("file:")
+    return pq.ParquetFile(
+        source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES if is_local else 0, pre_buffer=not is_local
+    )
 
 
 def _summarize(metadata: pq.FileMetaData) -> Footer:
