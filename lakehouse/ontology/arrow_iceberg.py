@@ -4,6 +4,7 @@
 from it the Iceberg schema of a new table and the Parquet schema of files for an existing one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.types as pat
 from pyiceberg.schema import Schema
 from pyiceberg.types import LongType, NestedField, StringType, TimestamptzType
 
-from lakehouse.ontology.cast import DictionaryOverflowError, decode, encode
+from lakehouse.ontology.cast import DictionaryOverflowError, decode, encode_column
 from lakehouse.ontology.evolution import (
     ColumnAddition,
     Evolution,
@@ -37,6 +38,7 @@ from lakehouse.ontology.storage_types import (
     UnsupportedTypeError,
     plan_columns,
     retarget,
+    walk,
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "SESSION_COLUMN",
     "TIMESTAMP_COLUMN",
     "ColumnAddition",
+    "ColumnPlan",
     "DictionaryOverflowError",
     "Evolution",
     "IncompatibleTableError",
@@ -103,7 +106,7 @@ class StoragePlan:
                 counterpart in storage.
         """
         timestamps, payload = self._split(batch)
-        arrays = [encode(array, plan) for array, plan in zip(payload, self.payload, strict=True)]
+        arrays = [encode_column(array, plan) for array, plan in zip(payload, self.payload, strict=True)]
         return pa.RecordBatch.from_arrays([timestamps, *arrays], schema=self.storage_schema)
 
     def from_storage(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -135,6 +138,13 @@ class StoragePlan:
                 raise
             half = batch.num_rows // 2
             return self.from_storage_batches(batch.slice(0, half)) + self.from_storage_batches(batch.slice(half))
+
+    def columns(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], ColumnPlan]]:
+        """Every payload column at every depth: path of uploaded names, path of storage names, plan.
+
+        List elements are called `element`, map children `key` and `value`.
+        """
+        return walk(self.payload)
 
     def _split(self, batch: pa.RecordBatch) -> tuple[pa.Int64Array, list[pa.Array]]:
         """The timestamps and the payload columns of an uploaded batch."""
@@ -211,7 +221,7 @@ def storage_batch(
         timestamps,
         recorded_at(timestamps),
     ]
-    payload = [encode(array, each) for array, each in zip(columns, plans, strict=True)]
+    payload = [encode_column(array, each) for array, each in zip(columns, plans, strict=True)]
     return pa.RecordBatch.from_arrays([*envelope, *payload], schema=schema)
 
 

@@ -6,11 +6,10 @@ wider numbers, large offsets, other child names and orders, dictionary encoding.
 
 from collections.abc import Callable
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from lakehouse.ontology.expansion import expanded_bytes, may_expand
 from lakehouse.ontology.list_layout import ListLayout, build_list, pad_null_rows, read_list, select, validity_buffer
 from lakehouse.ontology.storage_types import (
     ColumnPlan,
@@ -29,11 +28,31 @@ class DictionaryOverflowError(UnstorableValueError):
 MAX_EXPANDED_BYTES = 1 << 30
 
 
+def encode_column(array: pa.Array, plan: ColumnPlan) -> pa.Array:
+    """`encode` for a whole column of an upload: refuses values that would outgrow memory, and reports all else alike.
+
+    Raises:
+        UnstorableValueError: See `encode`; or if the column stands for more than `MAX_EXPANDED_BYTES`.
+    """
+    if may_expand(array.type):
+        size = expanded_bytes(array)
+        if size > MAX_EXPANDED_BYTES:
+            raise UnstorableValueError(
+                f"column '{plan.storage.name}' stands for {size} bytes in one batch, at most {MAX_EXPANDED_BYTES} "
+                "are accepted; send smaller batches"
+            )
+    try:
+        return encode(array, plan)
+    except (pa.ArrowInvalid, pa.ArrowCapacityError) as error:
+        raise UnstorableValueError(f"column '{plan.storage.name}': {error}") from None
+
+
 def encode(array: pa.Array, plan: ColumnPlan) -> pa.Array:
     """Convert `array` to `plan.storage`; subtrees that need no change share their buffers.
 
     Raises:
-        UnstorableValueError: If a value has no exact counterpart, such as a time outside the microsecond range.
+        UnstorableValueError: If a map key is null.
+        pyarrow.ArrowInvalid: If a value has no exact counterpart, such as a time outside the microsecond range.
     """
     if array.type == plan.storage.type:
         return array
@@ -44,13 +63,7 @@ def encode(array: pa.Array, plan: ColumnPlan) -> pa.Array:
         parts = array.flatten() if array.null_count else [array.field(i) for i in range(array.type.num_fields)]
         children = [encode(part, child) for part, child in zip(parts, plan.children, strict=True)]
         return _build_struct(plan.storage.type, array, children)
-    if pat.is_map(array.type):
-        layout = read_list(array)
-        return build_list(plan.storage.type, layout, _encode_elements(layout, plan))
-    if is_any_list(array.type):
-        if pat.is_list_view(array.type) or pat.is_large_list_view(array.type):
-            average = array.values.nbytes / max(1, len(array.values))
-            _refuse_expansion((pc.sum(pc.list_value_length(array)).as_py() or 0) * average, plan)
+    if pat.is_map(array.type) or is_any_list(array.type):
         layout = read_list(array)
         return build_list(plan.storage.type, layout, _encode_elements(layout, plan))
     return _encode_leaf(array, plan)
@@ -125,9 +138,6 @@ def _map_entries(
 
 def _encode_dictionary(array: pa.DictionaryArray, plan: ColumnPlan) -> pa.Array:
     values = encode(array.dictionary, plan.children[0])
-    if pat.is_string(values.type) or pat.is_binary(values.type):
-        lengths = pc.binary_length(values).take(array.indices)
-        _refuse_expansion(pc.sum(lengths).as_py() or 0, plan)
     return values.take(array.indices)
 
 
@@ -149,12 +159,7 @@ def _encode_leaf(array: pa.Array, plan: ColumnPlan) -> pa.Array:
     if is_temporal_number(source):
         number = pa.int32() if pat.is_time32(source) else pa.int64()
         return array.view(number).cast(plan.storage.type)
-    if pat.is_string_view(source) or pat.is_binary_view(source):
-        _refuse_expansion(_viewed_bytes(array), plan)
-    try:
-        return array.cast(plan.storage.type)
-    except pa.ArrowInvalid as error:
-        raise UnstorableValueError(f"column '{plan.storage.name}': {error}") from None
+    return array.cast(plan.storage.type)
 
 
 def _decode_leaf(array: pa.Array, plan: ColumnPlan) -> pa.Array:
@@ -166,21 +171,3 @@ def _decode_leaf(array: pa.Array, plan: ColumnPlan) -> pa.Array:
         return array.cast(target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UnstorableValueError(f"stored column '{plan.storage.name}': {error}") from None
-
-
-def _viewed_bytes(array: pa.Array) -> int:
-    """Bytes that a string or binary view array stands for (Arrow format: each view is 16 bytes, the length first)."""
-    if len(array) == 0:
-        return 0
-    lengths = np.frombuffer(array.buffers()[1], np.int32).reshape(-1, 4)[array.offset : array.offset + len(array), 0]
-    if array.null_count:
-        lengths = lengths[np.asarray(array.is_valid())]
-    return int(lengths.sum(dtype=np.int64))
-
-
-def _refuse_expansion(size: float, plan: ColumnPlan) -> None:
-    if size > MAX_EXPANDED_BYTES:
-        raise UnstorableValueError(
-            f"column '{plan.storage.name}' stands for {int(size)} bytes in one batch, at most {MAX_EXPANDED_BYTES} "
-            "are accepted; send smaller batches"
-        )

@@ -60,12 +60,12 @@ def validity_buffer(array: pa.Array) -> pa.Buffer | None:
 
 def read_list(array: pa.Array) -> ListLayout:
     """Take any list-like array apart."""
-    starts, lengths = _spans(array)
+    starts, lengths = list_spans(array)
     if array.null_count:
         lengths = np.where(np.asarray(array.is_valid()), lengths, 0)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    values = _elements(array)
+    values = list_elements(array)
     # Rows without elements say nothing about where the elements are.
     starts, filled = starts[lengths > 0], lengths[lengths > 0]
     selection = None
@@ -80,7 +80,7 @@ def read_list(array: pa.Array) -> ListLayout:
     return ListLayout(offsets, values, selection, validity_buffer(array), array.null_count)
 
 
-def _spans(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def list_spans(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """First element and number of elements of each row; arbitrary for null rows."""
     if len(array) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -94,7 +94,7 @@ def _spans(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return offsets[:-1], np.diff(offsets)
 
 
-def _elements(array: pa.Array) -> pa.Array:
+def list_elements(array: pa.Array) -> pa.Array:
     """The elements all rows refer to, also those outside a slice."""
     if pat.is_map(array.type):
         entry_type = pa.struct([array.type.key_field, array.type.item_field])

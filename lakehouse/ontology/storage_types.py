@@ -5,7 +5,7 @@ that all engines read, so values are widened (exactly) or kept as a plain `long`
 comment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.types as pat
 
 from lakehouse.ontology.storage_names import storage_names
 
-MAX_NESTING_DEPTH = 32
+# Parquet readers stop at 100 levels, of which a list takes two.
+MAX_NESTING_DEPTH = 48
 MAX_FIELDS = 10_000
 MAX_DECIMAL_DIGITS = 38
 
@@ -122,6 +123,28 @@ def _plan_column(field: pa.Field, name: str, path: tuple[str, ...], depth: int, 
         storage_type = _leaf_storage_type(arrow_type, path)
         unit = _unit_of_plain_number(arrow_type)
     return ColumnPlan(field, pa.field(name, storage_type, nullable=True), children, unit)
+
+
+def walk(
+    plans: tuple[ColumnPlan, ...], arrow_parent: tuple[str, ...] = (), storage_parent: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], ColumnPlan]]:
+    """Every column at every depth as (path of uploaded names, path of storage names, plan).
+
+    In both paths list elements are called `element`, and map children `key` and `value`, as in Iceberg and Parquet.
+    """
+    for plan in plans:
+        yield from _walk(plan, (*arrow_parent, plan.arrow.name), (*storage_parent, plan.storage.name))
+
+
+def _walk(
+    plan: ColumnPlan, arrow_path: tuple[str, ...], storage_path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], ColumnPlan]]:
+    yield arrow_path, storage_path, plan
+    if pat.is_struct(plan.arrow.type):
+        yield from walk(plan.children, arrow_path, storage_path)
+    elif not pat.is_dictionary(plan.arrow.type):
+        for child in plan.children:
+            yield from _walk(child, (*arrow_path, child.storage.name), (*storage_path, child.storage.name))
 
 
 def retarget(plan: ColumnPlan, storage_type: pa.DataType) -> ColumnPlan:
