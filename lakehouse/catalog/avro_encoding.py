@@ -9,6 +9,8 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 
+from pyiceberg.avro.codecs import KNOWN_CODECS
+
 MAGIC = b"Obj\x01"
 SYNC_SIZE = 16
 
@@ -136,14 +138,15 @@ class ContainerFile:
         """Number of objects and decompressed content of each block.
 
         Raises:
-            ValueError: If the compression is not `null` or `deflate`.
+            ValueError: If the compression is one that no Iceberg writer uses.
         """
         codec = self.codec
-        if codec not in ("null", "deflate"):
+        if codec not in KNOWN_CODECS:
             raise ValueError(f"unsupported Avro codec {codec!r}")
+        known = KNOWN_CODECS[codec]
         decoder = Decoder(self._data, self._first_block)
         while decoder.position < len(self._data):
             count = decoder.long()
             content = decoder.blob()
             decoder.position += SYNC_SIZE
-            yield count, zlib.decompress(content, wbits=-15) if codec == "deflate" else content
+            yield count, content if known is None else known.decompress(content)

@@ -165,9 +165,10 @@ class SkipIndex:
 
     def _frame(self, manifest: ManifestRecord, positions: tuple[int | None, int | None]) -> ManifestFrame:
         def load() -> ManifestFrame:
+            content = self._files.read(manifest.path)
             try:
-                return decode_frame(self._files.read(manifest.path), manifest.sequence_number, *positions)
-            except (ValueError, LookupError, EOFError) as error:
+                return decode_frame(content, manifest.sequence_number, *positions)
+            except Exception as error:  # damaged bytes make a decoder fail in any way
                 raise StorageError("a manifest of the table is damaged or of an unknown form") from error
 
         return self._frames.get(manifest.path, load)
