@@ -13,14 +13,13 @@ from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.merge import TimedBatch
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeWindow
+from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
 from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
 FOOTER_CACHE_BYTES = 64 << 20
 # Column chunks are read in pieces of this size, so that a chunk of blobs is never in memory as a whole.
 READ_BUFFER_BYTES = 1 << 20
-# Memory for one time slice of a file whose rows are not in time order.
-UNSORTED_SLICE_BYTES = 64 << 20
+DEFAULT_SORTING_BYTES = 64 << 20
 TIMESTAMPS_PER_BATCH = 1 << 16
 SORTED_FLAGS_KEPT = 100_000
 
@@ -62,7 +61,13 @@ class Footer:
         return max(total / max(self.metadata.num_rows, 1), 1.0)
 
     def lies_inside(self, row_group: int, window: TimeWindow) -> bool:
+        """Whether all rows of the row group are inside."""
         return window.contains(int(self.starts_ns[row_group]), int(self.ends_ns[row_group]))
+
+    def interval(self, row_group: int) -> TimeInterval | None:
+        """First and last timestamp of the row group; None when the footer does not say."""
+        start_ns, end_ns = int(self.starts_ns[row_group]), int(self.ends_ns[row_group])
+        return None if start_ns == INT64_MIN or end_ns == INT64_MAX else TimeInterval(start_ns, end_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +95,12 @@ class ParquetSlices:
 
     Args:
         warehouse: Where the files are.
+        sorting_bytes: Memory for the rows that are sorted at a time where a file is not in time order.
     """
 
-    def __init__(self, warehouse: Warehouse) -> None:
+    def __init__(self, warehouse: Warehouse, sorting_bytes: int = DEFAULT_SORTING_BYTES) -> None:
         self._warehouse = warehouse
+        self._sorting_bytes = sorting_bytes
         self._footers: BoundedCache[str, Footer] = BoundedCache(FOOTER_CACHE_BYTES, lambda footer: footer.nbytes)
         self._sorted: BoundedCache[str, bool] = BoundedCache(SORTED_FLAGS_KEPT)
 
@@ -139,7 +146,7 @@ class ParquetSlices:
         footer = self.footer(path)
         found = list(self.timestamps(path, footer.row_groups(selection.window), selection))
         timestamps = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
-        slice_rows = max(1, int(UNSORTED_SLICE_BYTES / bytes_per_row))
+        slice_rows = max(1, int(self._sorting_bytes / bytes_per_row))
         edges = np.unique(timestamps[::slice_rows]).tolist()
         for start_ns, end_ns in pairwise([*edges, selection.window.end_ns]):
             time_slice = replace(selection, window=TimeWindow(start_ns, end_ns))

@@ -152,10 +152,10 @@ class TopicReader:
         footer = self._slices.footer(file.path)
         count, first_ns, last_ns, edges = 0, INT64_MAX, INT64_MIN, []
         for row_group in footer.row_groups(selection.window):
-            if selection.is_by_time_only and footer.lies_inside(row_group, selection.window):
+            interval = footer.interval(row_group)
+            if interval and selection.is_by_time_only and footer.lies_inside(row_group, selection.window):
                 count += int(footer.row_counts[row_group])
-                first_ns = min(first_ns, int(footer.starts_ns[row_group]))
-                last_ns = max(last_ns, int(footer.ends_ns[row_group]))
+                first_ns, last_ns = min(first_ns, interval.start_ns), max(last_ns, interval.end_ns)
             else:
                 edges.append(row_group)
         for timestamps in self._slices.timestamps(file.path, edges, selection):

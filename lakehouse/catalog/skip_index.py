@@ -81,6 +81,11 @@ class SkipIndex:
         self._files = files
         self._frames: BoundedCache[str, ManifestFrame] = BoundedCache(frame_cache_bytes, lambda frame: frame.nbytes)
 
+    @property
+    def cached_bytes(self) -> int:
+        """Size of the decoded manifests in memory."""
+        return self._frames.weight
+
     def frames(
         self, metadata_location: str, sequence: str | None = None, content: int = DATA_CONTENT
     ) -> Iterator[ManifestFrame]:
