@@ -17,6 +17,8 @@ from lakehouse.orchestration.recordings.lineage import topic_metadata
 from lakehouse.orchestration.recordings.recording import Channel, RawMessages, Recording
 from lakehouse.orchestration.recordings.report import TopicReport
 
+_SAMPLE = 256
+
 MISSING = "missing in the data, although the recording's index counts them"
 
 
@@ -53,7 +55,7 @@ class TopicWriter:
         if self.conversion is None:
             self.conversion = choose_conversion(
                 self.channel,
-                block.payloads,
+                block.payloads[:_SAMPLE],
                 has_publish_times=block.publish_time_ns is not None,
                 survey=self._survey,
             )

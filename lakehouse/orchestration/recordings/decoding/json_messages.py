@@ -182,11 +182,7 @@ class _Builder:
             inner_owners,
             f"{path}{{}}",
         )
-        entries = pa.StructArray.from_arrays([keys, items], fields=[arrow_type.key_field, arrow_type.item_field])
-        lists = pa.ListArray.from_arrays(
-            offsets, entries, type=pa.list_(pa.field("entries", entries.type, nullable=False)), mask=missing
-        )
-        return lists.cast(arrow_type)
+        return pa.MapArray.from_arrays(offsets, keys, items, arrow_type, mask=missing)
 
 
 def _spread(values: list[Any], owners: Owners) -> tuple[pa.Array, Owners, pa.Array]:
