@@ -34,12 +34,11 @@ def run(
     stopped = _stop_signal()
     with _opened(settings) as lakehouse:
         gateway = Gateway(lakehouse, host, port)
-        bound_port = gateway.start()
+        gateway.start()
         _log.info(
-            "lakehouse %s listens on grpc://%s:%d; data in %s, database %s",
+            "lakehouse %s listens on %s; data in %s, database %s",
             __version__,
-            host,
-            bound_port,
+            gateway.uri,
             settings.warehouse_uri,
             _database_name(settings),
         )

@@ -84,7 +84,7 @@ def layout_of(schema: pa.Schema) -> tuple[int, int] | None:
     """The `MessageFacts.layout` that every batch of the schema has; None when it may vary or pyarrow cannot tell."""
     try:
         columns = [column.combine_chunks() for column in schema.empty_table().columns]
-    except pa.ArrowNotImplementedError:
+    except (pa.ArrowException, ValueError):
         return None
     message = ipc.read_message(pa.record_batch(columns, schema=schema).serialize())
     return inspect_message(message.metadata, message.body).layout

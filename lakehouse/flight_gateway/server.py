@@ -1,5 +1,7 @@
 """The gateway process: gRPC server, threads and limits around the Flight service."""
 
+import errno
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -35,7 +37,7 @@ class Gateway:
         port: int = DEFAULT_PORT,
         authorizer: Authorizer | None = None,
     ) -> None:
-        self._host = f"[{host}]" if ":" in host else host
+        self._host = host
         self._port = port
         self._threads = ServingThreads(MAX_CONCURRENT_CALLS, thread_name_prefix="flight")
         self._server = grpc.server(
@@ -44,6 +46,15 @@ class Gateway:
             options=_channel_options(lakehouse.settings.max_grpc_message_size + _FRAMING_ALLOWANCE),
         )
         self._server.add_generic_rpc_handlers((FlightService(lakehouse, authorizer or AllowAll()).handler(),))
+
+    @property
+    def uri(self) -> str:
+        """Where clients connect to, once started."""
+        return f"grpc://{self._bracketed_host}:{self._port}"
+
+    @property
+    def _bracketed_host(self) -> str:
+        return f"[{self._host}]" if ":" in self._host else self._host
 
     def start(self) -> int:
         """Listen and serve in background threads.
@@ -54,14 +65,13 @@ class Gateway:
         Raises:
             ConfigurationError: If the address cannot be listened on.
         """
+        _check_address(self._host, self._port)
         try:
-            port: int = self._server.add_insecure_port(f"{self._host}:{self._port}")
+            self._port = self._server.add_insecure_port(f"{self._bracketed_host}:{self._port}")
         except RuntimeError:
-            raise ConfigurationError(
-                f"cannot listen on {self._host}:{self._port}: the port is taken, or the host is not of this machine"
-            ) from None
+            raise ConfigurationError(f"cannot listen on host {self._host}, port {self._port}") from None
         self._server.start()
-        return port
+        return self._port
 
     def stop(self, grace: float | None = None) -> None:
         """Refuse new calls, give running ones `grace` seconds, cancel the rest, and wait for their clean-up."""
@@ -76,6 +86,18 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Find out why an address cannot be listened on, which gRPC only writes to standard error."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ConfigurationError(f"cannot listen on host {host}, port {port}: {reason}") from None
 
 
 def _channel_options(max_message_size: int) -> list[tuple[str, int]]:
