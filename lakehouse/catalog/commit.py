@@ -13,8 +13,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -34,6 +35,8 @@ FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 STAGING_THREADS = 4
 MAX_GROUP = 64
+# Files staged longer ago (by a process that was suspended, say) may have been collected as orphans.
+STAGING_EXPIRES_S = 600.0
 # PostgreSQL: serialization failure, deadlock detected, lock not available.
 _TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
@@ -166,6 +169,20 @@ class Committer:
         if request.error is not None:
             raise request.error
 
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Hold up the commits of this process, so that maintenance of a busy table is not outrun by them for ever."""
+        with self._changed:
+            while self._has_leader:
+                self._changed.wait()
+            self._has_leader = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._has_leader = False
+                self._changed.notify_all()
+
     def _lead(self, own: _Request) -> None:
         """Commit for everybody who waits, until the leader's own plan is done; then somebody else leads."""
         group: list[_Request] = []
@@ -239,8 +256,11 @@ class Committer:
         with self._database.snapshot() as connection:
             pointers = read_pointers(connection, by_table)
         staged: list[StagedTable] = []
+        started = time.time()
         try:
             self._stage(by_table, pointers, staged)
+            if time.time() - started > STAGING_EXPIRES_S:
+                raise _ConflictError
             self._swap(plans, staged)
         except _UnknownOutcomeError as error:
             # The files may be in use by now: they must stay, and what happened is read from the pointers.
@@ -308,12 +328,12 @@ class Committer:
         complete = False
         try:
             with self._database.transaction() as connection:
-                crash_points.reach("pointer-swap:before")
                 # Always in this order, so that two processes wait for one another instead of deadlocking.
                 for table in sorted(staged, key=lambda table: table.identifier):
+                    crash_points.reach("pointer-swap:before")
                     if not swap_pointer(connection, table.identifier, table.base_location, table.new_location):
                         raise _ConflictError
-                crash_points.reach("pointer-swap:after")
+                    crash_points.reach("pointer-swap:after")
                 crash_points.reach("control-plane-write:before")
                 for request, plan in plans.items():
                     try:

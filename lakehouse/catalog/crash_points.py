@@ -1,30 +1,35 @@
 """Named points at which a test may end the process, as `kill -9` or a power cut would.
 
-Nothing happens unless the environment variable `LAKEHOUSE_CRASH_AT` names a point, optionally with the number of the
-visit that kills: `pointer-swap:after:2` ends the process at the second visit of `pointer-swap:after`.
+Nothing happens unless the environment variable `LAKEHOUSE_CRASH_FILE` names a file whose content is a point, optionally
+with the number of the visit that kills: `pointer-swap:after:2` ends the process at the second visit of
+`pointer-swap:after`, counted from when the file was written.
 """
 
 import os
 import signal
 import threading
+from pathlib import Path
 
-_SPECIFICATION = os.environ.get("LAKEHOUSE_CRASH_AT", "")
-_visits = 0
+_FILE = os.environ.get("LAKEHOUSE_CRASH_FILE", "")
+_visits: dict[str, int] = {}
 _lock = threading.Lock()
 
 
 def reach(point: str) -> None:
-    """Mark that the process is at `point`; kills it with SIGKILL when the environment asks for it."""
-    if not _SPECIFICATION:
+    """Mark that the process is at `point`; kills it with SIGKILL when the crash file asks for it."""
+    if not _FILE:
         return
-    name, _, ordinal = _SPECIFICATION.rpartition(":")
+    try:
+        specification = Path(_FILE).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return
+    name, _, ordinal = specification.rpartition(":")
     if not ordinal.isdigit():
-        name, ordinal = _SPECIFICATION, "1"
+        name, ordinal = specification, "1"
     if point != name:
         return
-    global _visits
     with _lock:
-        _visits += 1
-        reached = _visits == int(ordinal)
+        _visits[specification] = _visits.get(specification, 0) + 1
+        reached = _visits[specification] == int(ordinal)
     if reached:
         os.kill(os.getpid(), signal.SIGKILL)
