@@ -1,0 +1,45 @@
+"""The arrows between the rooms: ontology <- catalog <- the two doors, which never meet; the command line on top."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lakehouse"
+MAY_IMPORT = {
+    "ontology": {"ontology"},
+    "catalog": {"ontology", "catalog"},
+    "flight_gateway": {"ontology", "catalog", "flight_gateway"},
+    "orchestration": {"ontology", "catalog", "orchestration"},
+    "cli": {"ontology", "catalog", "flight_gateway", "orchestration", "cli"},
+}
+
+
+def imported_rooms(source: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = [module.split(".") for module in modules]
+    return {names[1] for names in parts if names[0] == "lakehouse" and names[1] in MAY_IMPORT}
+
+
+def test_every_room_is_known() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    for source in (PACKAGE / room).rglob("*.py"):
+        assert imported_rooms(source) <= MAY_IMPORT[room], source.name
+
+
+def test_only_the_settings_and_the_crash_points_read_the_environment() -> None:
+    readers = {
+        source.relative_to(PACKAGE).as_posix()
+        for source in PACKAGE.rglob("*.py")
+        if "os.environ" in source.read_text() or "os.getenv" in source.read_text()
+    }
+    assert readers <= {"catalog/crash_points.py"}
