@@ -35,6 +35,9 @@ SEQUENCES = f"{METADATA_NAMESPACE}.sequences"
 SESSIONS = f"{METADATA_NAMESPACE}.sessions"
 TOPICS = f"{METADATA_NAMESPACE}.topics"
 
+# Tells tables of this system from those that users keep in the same catalog.
+METADATA_PROPERTY = "mosaico.metadata"
+
 _TEXT, _NUMBER, _TIME = StringType(), LongType(), TimestamptzType()
 _Column = tuple[str, IcebergType, bool, str]
 
@@ -116,7 +119,7 @@ class MetadataTables:
                     UNPARTITIONED_PARTITION_SPEC,
                     UNSORTED_SORT_ORDER,
                     f"{self._files.warehouse.uri}/{identifier.replace('.', '/')}",
-                    dict(MAINTENANCE_PROPERTIES),
+                    {**MAINTENANCE_PROPERTIES, METADATA_PROPERTY: identifier},
                 )
                 create_table(self._database, self._files, identifier, metadata)
         self._is_ensured = True

@@ -34,6 +34,7 @@ from lakehouse.catalog.iceberg_catalog import (
     swap_pointer,
 )
 from lakehouse.catalog.identifiers import namespace_candidates, table_candidates
+from lakehouse.catalog.orphan_marks import mark
 from lakehouse.catalog.staging import write_file
 from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields
 from lakehouse.ontology.arrow_iceberg import StoragePlan, evolution, topic_table_schema
@@ -117,22 +118,28 @@ class TopicTables:
         return hold_pointer(connection, identifier)
 
     def drop_if_unused(self, identifier: str) -> bool:
-        """Drop the table if it never held a row and no topic refers to it. Its files are left to orphan cleanup.
+        """Drop the table if it never held a row and no topic refers to it. Its files are marked for orphan cleanup.
 
         Returns:
             Whether it was dropped.
         """
         with self._database.snapshot() as connection:
             location = read_pointers(connection, [identifier]).get(identifier)
-        if location is None or self._files.document(location).snapshots:
+        if location is None:
             return False
+        document = self._files.document(location)
+        if document.snapshots:
+            return False
+        left_behind = [file.uri for file in self._files.warehouse.list_files(document.location)]
         with self._database.transaction() as connection, connection.begin_nested() as savepoint:
             # Deleting first locks the row: an upload that claims the table meanwhile waits, or is seen below.
             dropped = delete_pointer(connection, identifier, location)
             used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
-            if used:
+            if used or not dropped:
                 savepoint.rollback()
-            return dropped and not used
+                return False
+            mark(connection, left_behind, time.time_ns())
+            return True
 
     def _ensure_namespace(self, ontology_tag: str) -> str:
         recorded = _recorded_tag(ontology_tag)

@@ -259,7 +259,12 @@ class Upload:
             # The topic first: its row lock orders this against a concurrent deletion.
             recorded = connection.execute(
                 update(topics)
-                .where(topics.c.id == self.topic.id, topics.c.state == TopicState.UPLOADING)
+                # Without a table the upload was taken for broken off, and its files may have been purged.
+                .where(
+                    topics.c.id == self.topic.id,
+                    topics.c.state == TopicState.UPLOADING,
+                    topics.c.table_identifier.is_not(None),
+                )
                 .values(
                     state=TopicState.FINALIZED,
                     completed_at_ns=time.time_ns(),

@@ -1,0 +1,159 @@
+"""The cleanup cycle: everything that keeps storage clean, over all tables, with counts before and after."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import exists, select
+
+from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.schema import topics
+from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.maintenance.leases import Lease
+from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
+from lakehouse.catalog.maintenance.snapshots import expired_snapshots
+from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, is_ours
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.table_documents import TableFiles
+from lakehouse.catalog.tables import TopicTables
+
+CLEANUP_LEASE = "cleanup"
+LEASE_DURATION_S = 600.0
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class LakeCounts:
+    """Size of the lake's metadata.
+
+    Attributes:
+        tables: Topic and metadata tables.
+        snapshots: Snapshots of these.
+        manifests: Manifests of their current snapshots.
+        data_files: Data files of their current snapshots.
+    """
+
+    tables: int = 0
+    snapshots: int = 0
+    manifests: int = 0
+    data_files: int = 0
+
+
+@dataclass
+class CleanupReport:
+    """What one cycle did, or in a dry run would do.
+
+    Attributes:
+        before, after: Counts around the cycle; equal in a dry run.
+        dropped_tables: Tables that never held a row and that no topic refers to.
+        upkeep: Merges, expired snapshots and purged metadata files.
+        orphans: Files that nothing refers to.
+    """
+
+    dry_run: bool
+    before: LakeCounts = field(default_factory=LakeCounts)
+    after: LakeCounts = field(default_factory=LakeCounts)
+    dropped_tables: int = 0
+    upkeep: UpkeepResult = field(default_factory=UpkeepResult)
+    orphans: OrphanReport = field(default_factory=OrphanReport)
+
+
+def run_cleanup_cycle(
+    database: Database,
+    files: TableFiles,
+    committer: Committer,
+    settings: Settings,
+    dry_run: bool = False,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> CleanupReport | None:
+    """Drop unused tables, maintain all others, make deleted rows unreachable, purge orphans.
+
+    Args:
+        database: Control plane and table pointers.
+        files: Reads and writes table metadata.
+        committer: Of this process.
+        settings: `snapshots_to_keep`, `snapshot_min_age`, `cleanup_retention_duration`.
+        dry_run: Report only.
+        now_ns: The clock.
+
+    Returns:
+        None if another process is at it.
+
+    Raises:
+        StorageError: If database or warehouse fail; what was done until then is complete in itself.
+    """
+    lease = Lease(database, CLEANUP_LEASE, LEASE_DURATION_S)
+    if not lease.hold():
+        return None
+    try:
+        return _Cycle(database, files, committer, settings, lease, now_ns).run(dry_run)
+    finally:
+        lease.release()
+
+
+class _Cycle:
+    def __init__(
+        self,
+        database: Database,
+        files: TableFiles,
+        committer: Committer,
+        settings: Settings,
+        lease: Lease,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._upkeep = Upkeep(database, files, committer, settings)
+        self._keep = settings.snapshots_to_keep
+        self._retention_s = settings.cleanup_retention_duration
+        self._lease = lease
+        self._now_ns = now_ns
+
+    def run(self, dry_run: bool) -> CleanupReport:
+        report = CleanupReport(dry_run, before=self._count())
+        removed_before_ns = self._now_ns() - self._retention_s * NANOSECONDS
+        if dry_run:
+            self._foresee(report, removed_before_ns)
+        else:
+            tables = TopicTables(self._database, self._files)
+            for identifier in self._identifiers():
+                self._lease.hold()
+                if tables.drop_if_unused(identifier):
+                    report.dropped_tables += 1
+                else:
+                    report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
+        self._lease.hold()
+        search = OrphanSearch(self._database, self._files, self._retention_s)
+        report.orphans = search.run(dry_run, self._now_ns())
+        report.after = report.before if dry_run else self._count()
+        return report
+
+    def _foresee(self, report: CleanupReport, removed_before_ns: int) -> None:
+        expired = 0
+        for identifier in self._identifiers():
+            document = self._upkeep.document(identifier)
+            if document is None:
+                continue
+            expired += len(expired_snapshots(document, self._keep, removed_before_ns // 1_000_000))
+            with self._database.snapshot() as connection:
+                used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
+            report.dropped_tables += not used and not document.snapshots
+        report.upkeep = UpkeepResult(expired_snapshots=expired)
+
+    def _identifiers(self) -> list[str]:
+        with self._database.snapshot() as connection:
+            return sorted(read_pointers(connection))
+
+    def _count(self) -> LakeCounts:
+        with self._database.snapshot() as connection:
+            locations = list(read_pointers(connection).values())
+        documents = [document for location in locations if is_ours(document := self._files.document(location))]
+        current = [snapshot for document in documents if (snapshot := document.current_snapshot) is not None]
+        manifests = [record for each in current for record in self._files.manifest_list(each["manifest-list"])]
+        return LakeCounts(
+            tables=len(documents),
+            snapshots=sum(len(document.snapshots) for document in documents),
+            manifests=len(manifests),
+            data_files=sum(record.live_files for record in manifests if record.content == 0),
+        )

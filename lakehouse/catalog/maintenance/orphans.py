@@ -1,0 +1,226 @@
+"""Orphans: stored files that nothing refers to, found by listing, marked first and purged after their retention.
+
+A file below the location of one of our tables is an orphan when it is in no snapshot of any table, is no recorded file
+of an open session, and belongs to no running upload and no commit being staged. The decision is made twice, when a file
+is marked and when it is purged. Only tables of the catalog are listed: a warehouse may hold other people's files.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, select, update
+
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.schema import data_files, topics
+from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.maintenance.snapshots import referenced_metadata
+from lakehouse.catalog.maintenance.upkeep import is_ours
+from lakehouse.catalog.manifests import DELETED, decode_manifest
+from lakehouse.catalog.orphan_marks import mark, marked_files, unmark
+from lakehouse.catalog.records import TopicState
+from lakehouse.catalog.storage import StoredFile
+from lakehouse.catalog.table_documents import TableDocument, TableFiles
+
+NANOSECONDS = 1_000_000_000
+# Files of a commit that is being staged are seconds old; those of a suspended process are refused by its commit.
+STAGING_GRACE_S = 3600
+# An upload that closed no file for this long is taken for broken off. Should it live after all, it fails when it ends.
+UPLOAD_SILENCE_S = 86_400
+# Files that other engines write lie unreferenced until their commit; three days is what Iceberg's own tools wait.
+FOREIGN_GRACE_S = 3 * 86_400
+
+_TOPIC_FILE = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-\d{5,}\.parquet$")
+_OWN_FILE = re.compile(
+    r"/(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-\d{5,}\.parquet|\.parquet|-m\d+\.avro)"
+    r"|snap-\d+-\d+-[0-9a-f-]{36}\.avro|\d{5,}-[0-9a-f-]{36}\.metadata\.json)$"
+)
+
+
+@dataclass
+class OrphanReport:
+    """What a search found and did.
+
+    Attributes:
+        files, bytes: Everything stored below our tables, before anything was purged.
+        orphans, orphan_bytes: Of these, what nothing refers to.
+        marked: Orphans seen for the first time.
+        purged, purged_bytes: Orphans removed, or to be removed in a dry run.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    orphans: int = 0
+    orphan_bytes: int = 0
+    marked: int = 0
+    purged: int = 0
+    purged_bytes: int = 0
+
+
+@dataclass
+class _References:
+    """Everything that protects a file. Paths in snapshots are kept as hashes: a clash only spares a file."""
+
+    recorded: set[str]
+    uploading: frozenset[str]
+    metadata: set[str] = field(default_factory=set)
+    snapshots: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def hold(self, uri: str) -> bool:
+        if uri in self.recorded or uri in self.metadata:
+            return True
+        found = np.searchsorted(self.snapshots, hash(uri))
+        return bool(found < len(self.snapshots) and self.snapshots[found] == hash(uri))
+
+
+class OrphanSearch:
+    """Finds, marks and purges orphans.
+
+    Args:
+        database: Holds the marks, and what protects files.
+        files: Reads table metadata.
+        retention_s: Seconds between mark and purge.
+    """
+
+    def __init__(self, database: Database, files: TableFiles, retention_s: int) -> None:
+        self._database = database
+        self._files = files
+        self._retention_ns = retention_s * NANOSECONDS
+
+    def run(self, dry_run: bool = False, now_ns: int | None = None) -> OrphanReport:
+        """Search all of our tables once.
+
+        Raises:
+            StorageError: If anything that may refer to files cannot be read; nothing is purged then.
+        """
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        report = OrphanReport()
+        # What is recorded is read before the snapshots: finalizing moves files from the one to the other.
+        with self._database.snapshot() as connection:
+            references = _References(_recorded_files(connection), _uploading_topics(connection))
+        documents = self._documents()
+        self._add_snapshots(references, documents)
+        with self._database.snapshot() as connection:
+            marks = marked_files(connection)
+        orphans: list[StoredFile] = []
+        for document in documents:
+            if is_ours(document):
+                orphans += self._orphans_of(document, references, now_ns, report)
+        due = {uri for uri, at_ns in marks.items() if now_ns - at_ns >= self._retention_ns}
+        if self._retention_ns == 0:
+            due |= {file.uri for file in orphans}
+        purged = [file for file in orphans if file.uri in due]
+        # Files of dropped tables: marked when the table was dropped, and not listed any more.
+        locations = tuple(f"{document.location}/" for document in documents)
+        homeless = {uri for uri in due if not uri.startswith(locations) and not references.hold(uri)}
+        report.orphans, report.orphan_bytes = len(orphans), sum(file.size for file in orphans)
+        report.marked = sum(file.uri not in marks for file in orphans)
+        if not dry_run:
+            saved = self._fence_uploads({_topic_of(file.uri) for file in purged} & references.uploading)
+            purged = [file for file in purged if _topic_of(file.uri) not in saved]
+            self._files.warehouse.delete([*(file.uri for file in purged), *homeless])
+            gone = homeless | {file.uri for file in purged}
+            self._settle({file.uri for file in orphans}, gone, marks.keys(), locations, now_ns)
+        report.purged, report.purged_bytes = len(purged) + len(homeless), sum(file.size for file in purged)
+        return report
+
+    def _documents(self) -> list[TableDocument]:
+        with self._database.snapshot() as connection:
+            pointers = read_pointers(connection)
+        return [self._files.document(location) for location in pointers.values()]
+
+    def _add_snapshots(self, references: _References, documents: Iterable[TableDocument]) -> None:
+        hashes: list[npt.NDArray[np.int64]] = []
+        for document in documents:
+            references.metadata |= referenced_metadata(self._files, document)
+            hashes.append(np.fromiter((hash(path) for path in _data_paths(self._files, document)), np.int64))
+        references.snapshots = np.sort(np.concatenate(hashes)) if hashes else references.snapshots
+
+    def _orphans_of(
+        self, document: TableDocument, references: _References, now_ns: int, report: OrphanReport
+    ) -> list[StoredFile]:
+        stored = [
+            file
+            for directory in ("data", "metadata")
+            for file in self._files.warehouse.list_files(f"{document.location}/{directory}")
+        ]
+        report.files += len(stored)
+        report.bytes += sum(file.size for file in stored)
+        last_sign: dict[str, int] = {}
+        for file in stored:
+            if topic := _topic_of(file.uri):
+                last_sign[topic] = max(last_sign.get(topic, 0), file.modified_ns)
+        return [
+            file
+            for file in stored
+            if not references.hold(file.uri) and not _is_young(file, references.uploading, last_sign, now_ns)
+        ]
+
+    def _settle(
+        self, orphans: set[str], gone: set[str], marked: Iterable[str], locations: tuple[str, ...], now_ns: int
+    ) -> None:
+        # A mark on a file that is in use again must not shorten its retention some other time. Metadata files are
+        # marked while they are young, by the expiry that leaves them behind.
+        in_use = {uri for uri in marked if uri not in orphans and uri.startswith(locations) and "/metadata/" not in uri}
+        with self._database.transaction() as connection:
+            mark(connection, orphans - gone, now_ns)
+            unmark(connection, gone | in_use)
+
+    def _fence_uploads(self, topic_uuids: set[str]) -> set[str]:
+        """Make sure that uploads whose files are to be purged can never be completed.
+
+        Returns:
+            Topics whose upload has been completed after all; their files are in use.
+        """
+        if not topic_uuids:
+            return set()
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(topics)
+                .where(topics.c.uuid.in_(topic_uuids), topics.c.state == TopicState.UPLOADING)
+                .values(table_identifier=None)
+            )
+            completed = select(topics.c.uuid).where(
+                topics.c.uuid.in_(topic_uuids), topics.c.state == TopicState.FINALIZED
+            )
+            return set(connection.scalars(completed))
+
+
+def _recorded_files(connection: Connection) -> set[str]:
+    return {DataFileEntry.from_bytes(entry).path for entry in connection.scalars(select(data_files.c.entry))}
+
+
+def _uploading_topics(connection: Connection) -> frozenset[str]:
+    query = select(topics.c.uuid).where(topics.c.state == TopicState.UPLOADING, topics.c.table_identifier.is_not(None))
+    return frozenset(connection.scalars(query))
+
+
+def _data_paths(files: TableFiles, document: TableDocument) -> Iterator[str]:
+    """Paths of all data and delete files in all snapshots of a table."""
+    manifests = {
+        record.path: record
+        for snapshot in document.snapshots
+        for record in files.manifest_list(snapshot["manifest-list"])
+    }
+    for record in manifests.values():
+        entries = decode_manifest(document.manifest_format(record.spec_id), files.read(record.path), record)
+        yield from (entry.path for entry in entries if entry.status != DELETED)
+
+
+def _is_young(file: StoredFile, uploading: frozenset[str], last_sign: dict[str, int], now_ns: int) -> bool:
+    """Whether somebody may be about to refer to an unreferenced file."""
+    topic = _topic_of(file.uri)
+    if topic in uploading:
+        return now_ns - last_sign[topic] < UPLOAD_SILENCE_S * NANOSECONDS
+    grace_s = STAGING_GRACE_S if _OWN_FILE.search(file.uri) else FOREIGN_GRACE_S
+    return now_ns - file.modified_ns < grace_s * NANOSECONDS
+
+
+def _topic_of(uri: str) -> str:
+    """The UUID of the topic a data file was uploaded for; empty for every other file."""
+    found = _TOPIC_FILE.search(uri)
+    return found.group(1) if found else ""

@@ -1,0 +1,181 @@
+"""The upkeep of one table: merge small files and manifests, expire snapshots, purge the metadata files left behind.
+
+Each change is a commit of its own, guarded by the pointer like every other; when a writer comes first, the step is done
+again on what it left, or next time.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from lakehouse.catalog import crash_points
+from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.iceberg_catalog import read_pointers, swap_pointer
+from lakehouse.catalog.maintenance.manifests import groups_to_merge
+from lakehouse.catalog.maintenance.snapshots import (
+    METADATA_LOG_TO_KEEP,
+    expired_snapshots,
+    referenced_metadata,
+    without_snapshots,
+)
+from lakehouse.catalog.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
+from lakehouse.catalog.orphan_marks import mark, marked_files, unmark
+from lakehouse.catalog.row_changes import stage_row_compaction
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.staging import SnapshotBuilder, StagedTable, write_file
+from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields
+from lakehouse.catalog.tables import TOPIC_PROPERTY
+
+NANOSECONDS = 1_000_000_000
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class UpkeepResult:
+    """What the upkeep of one or several tables did; all numbers are counts."""
+
+    manifest_merges: int = 0
+    row_compactions: int = 0
+    expired_snapshots: int = 0
+    purged_metadata_files: int = 0
+
+    def __add__(self, other: "UpkeepResult") -> "UpkeepResult":
+        return UpkeepResult(
+            self.manifest_merges + other.manifest_merges,
+            self.row_compactions + other.row_compactions,
+            self.expired_snapshots + other.expired_snapshots,
+            self.purged_metadata_files + other.purged_metadata_files,
+        )
+
+
+class Upkeep:
+    """Keeps the metadata of tables small. Safe beside any number of writers and other maintainers."""
+
+    def __init__(self, database: Database, files: TableFiles, committer: Committer, settings: Settings) -> None:
+        self._database = database
+        self._files = files
+        self._committer = committer
+        self._keep = settings.snapshots_to_keep
+        # Expiring a few at a time costs a metadata file each; in batches it costs a fraction.
+        self._slack = max(self._keep // 2, 1)
+        self._min_age_ns = settings.snapshot_min_age * NANOSECONDS
+
+    def is_due(self, document: TableDocument) -> bool:
+        """Whether `maintain` has anything to do but purging, at the price of reading what commits have just read."""
+        if not is_ours(document):
+            return False
+        if len(expired_snapshots(document, self._keep)) >= self._slack:
+            return True
+        snapshot = document.current_snapshot
+        return snapshot is not None and bool(groups_to_merge(self._files.manifest_list(snapshot["manifest-list"])))
+
+    def maintain(
+        self,
+        identifier: str,
+        removed_before_ns: int | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> UpkeepResult:
+        """Do what is due for one table.
+
+        Args:
+            identifier: `namespace.table`; a table that does not exist, or is not of this system, is left alone.
+            removed_before_ns: Rows deleted before this time must become unreachable; see `expired_snapshots`.
+            now_ns: The clock.
+
+        Raises:
+            StorageError: If database or warehouse fail.
+        """
+        result = UpkeepResult()
+        if identifier in METADATA_TABLES:
+            merged = self._attempt(identifier, lambda base: stage_row_compaction(self._files, identifier, base))
+            result = replace(result, row_compactions=merged)
+        result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
+        result = replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
+        return replace(result, purged_metadata_files=self._purge(identifier, now_ns()))
+
+    def document(self, identifier: str) -> TableDocument | None:
+        """The current state of one of our tables."""
+        with self._database.snapshot() as connection:
+            location = read_pointers(connection, [identifier]).get(identifier)
+        if location is None:
+            return None
+        document = self._files.document(location)
+        return document if is_ours(document) else None
+
+    def _attempt(self, identifier: str, stage: Callable[[TableDocument], StagedTable | None]) -> int:
+        """Stage and swap; returns 1 if the table changed."""
+        with self._committer.exclusively():
+            for _ in range(_ATTEMPTS):
+                base = self.document(identifier)
+                staged = stage(base) if base is not None else None
+                if staged is None:
+                    return 0
+                if self._swap(staged, ()):
+                    return 1
+        return 0
+
+    def _merge(self, identifier: str, base: TableDocument) -> StagedTable | None:
+        snapshot = base.current_snapshot
+        if snapshot is None:
+            return None
+        groups = groups_to_merge(self._files.manifest_list(snapshot["manifest-list"]))
+        return SnapshotBuilder(self._files, identifier, base).replace_manifests(groups) if groups else None
+
+    def _expire(self, identifier: str, removed_before_ns: int | None, now_ns: int) -> int:
+        with self._committer.exclusively():
+            for _ in range(_ATTEMPTS):
+                base = self.document(identifier)
+                if base is None:
+                    return 0
+                expired = expired_snapshots(base, self._keep)
+                if len(expired) < self._slack:
+                    expired = frozenset()
+                if removed_before_ns is not None:
+                    expired |= expired_snapshots(base, self._keep, removed_before_ns // 1_000_000)
+                log_is_long = len(base.fields.get("metadata-log") or []) > METADATA_LOG_TO_KEEP + self._keep
+                if not expired and not log_is_long:
+                    return 0
+                fields = without_snapshots(base, expired)
+                location = base.next_metadata_location()
+                left_behind = referenced_metadata(self._files, base) - referenced_metadata(
+                    self._files, TableDocument(location, fields)
+                )
+                write_file(self._files.warehouse, location, encode_fields(fields))
+                staged = StagedTable(identifier, base.metadata_location, location, (location,))
+                if self._swap(staged, left_behind, now_ns):
+                    return len(expired)
+        return 0
+
+    def _swap(self, staged: StagedTable, left_behind: Iterable[str], at_ns: int = 0) -> bool:
+        self._files.warehouse.make_durable(*staged.written)
+        crash_points.reach("maintenance-swap:before")
+        with self._database.transaction() as connection:
+            swapped = swap_pointer(connection, staged.identifier, staged.base_location, staged.new_location)
+            if swapped:
+                mark(connection, left_behind, at_ns)
+        crash_points.reach("maintenance-swap:after")
+        if not swapped:
+            self._files.warehouse.delete(staged.written)
+        return swapped
+
+    def _purge(self, identifier: str, now_ns: int) -> int:
+        """Remove marked metadata files whose readers have had time to finish."""
+        document = self.document(identifier)
+        if document is None:
+            return 0
+        with self._database.snapshot() as connection:
+            marked = marked_files(connection, f"{document.location}/metadata/")
+        due = {uri for uri, at_ns in marked.items() if now_ns - at_ns >= self._min_age_ns}
+        if not due:
+            return 0
+        purged = due - referenced_metadata(self._files, document)
+        self._files.warehouse.delete(purged)
+        with self._database.transaction() as connection:
+            unmark(connection, due)
+        return len(purged)
+
+
+def is_ours(document: TableDocument) -> bool:
+    """Whether a table of the catalog is a topic table or a metadata table; what users add is theirs to maintain."""
+    return TOPIC_PROPERTY in document.properties or METADATA_PROPERTY in document.properties

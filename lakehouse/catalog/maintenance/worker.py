@@ -1,0 +1,167 @@
+"""Maintenance in the background of a process that commits."""
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.errors import LakehouseError
+from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
+from lakehouse.catalog.maintenance.leases import Lease
+from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.table_documents import TableFiles
+
+MAINTENANCE_LEASE = "maintenance"
+LEASE_DURATION_S = 60.0
+# Commits come in bursts; looking at a table once after several of them is enough.
+SETTLING_PAUSE_S = 1.0
+BUSY_PAUSE_S = 2.0
+# Tables that other processes changed are found by their pointers.
+POLL_INTERVAL_S = 60.0
+_JOIN_TIMEOUT_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class MaintenanceWorker:
+    """A thread that looks after tables which have just been changed, and runs the cleanup cycle when it is time.
+
+    Of several processes one works at a time; what the others were told waits until it is their turn.
+
+    Args:
+        database: Control plane and table pointers.
+        files: Reads and writes table metadata.
+        committer: Of this process; give `notify` to its `on_commit`.
+        settings: See `Upkeep` and `run_cleanup_cycle`; `cleanup_time_interval` 0 means no cycles.
+    """
+
+    def __init__(self, database: Database, files: TableFiles, committer: Committer, settings: Settings) -> None:
+        self._database = database
+        self._files = files
+        self._committer = committer
+        self._settings = settings
+        self._upkeep = Upkeep(database, files, committer, settings)
+        self._lease = Lease(database, MAINTENANCE_LEASE, LEASE_DURATION_S)
+        self._changed = threading.Condition()
+        self._pending: set[str] = set()
+        self._revisits: list[tuple[float, str]] = []
+        self._seen: dict[str, str] = {}
+        self._next_poll = time.monotonic()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        interval_s = settings.cleanup_time_interval
+        self._next_cycle = time.monotonic() + interval_s if interval_s else float("inf")
+
+    def start(self) -> None:
+        """Start the thread. A cleanup cycle runs after each interval, not at the start."""
+        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the step that is running end, and no other begin."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_JOIN_TIMEOUT_S)
+
+    def notify(self, identifiers: Iterable[str]) -> None:
+        """Tell which tables were changed; returns at once."""
+        with self._changed:
+            self._pending.update(identifiers)
+            self._changed.notify_all()
+
+    def run(self, identifiers: Iterable[str]) -> UpkeepResult:
+        """Maintain these tables now, in the calling thread, whoever else is at it.
+
+        Raises:
+            StorageError: If database or warehouse fail.
+        """
+        result = UpkeepResult()
+        for identifier in identifiers:
+            result += self._maintain(identifier)
+        return result
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._work()
+            except LakehouseError as error:
+                logger.warning("maintenance failed and will be tried again: %s", error)
+                self._pause(BUSY_PAUSE_S)
+            except Exception:
+                logger.exception("maintenance failed")
+                self._pause(BUSY_PAUSE_S)
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._stopping:
+                timeout = self._next_due() - time.monotonic()
+                if self._pending or timeout <= 0:
+                    break
+                self._changed.wait(timeout)
+        return self._pause(SETTLING_PAUSE_S)
+
+    def _next_due(self) -> float:
+        return min(self._next_cycle, self._next_poll, self._revisits[0][0] if self._revisits else float("inf"))
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; False if the worker is to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, seconds)
+            return not self._stopping
+
+    def _work(self) -> None:
+        due = self._take_due_tables()
+        if due:
+            if not self._lease.hold():
+                self.notify(due)
+                self._pause(BUSY_PAUSE_S)
+                return
+            try:
+                self._maintain_all(due)
+            finally:
+                self._lease.release()
+        if time.monotonic() >= self._next_cycle:
+            self._next_cycle = time.monotonic() + self._settings.cleanup_time_interval
+            report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
+            logger.info("cleanup cycle: %s", report or "another process is at it")
+
+    def _take_due_tables(self) -> list[str]:
+        """Tables that need work; the rest of those that were changed is forgotten without taking the lease."""
+        now = time.monotonic()
+        with self._changed:
+            changed, self._pending = self._pending, set()
+            revisited: set[str] = set()
+            while self._revisits and self._revisits[0][0] <= now:
+                revisited.add(heapq.heappop(self._revisits)[1])
+        polls = now >= self._next_poll
+        with self._database.snapshot() as connection:
+            pointers = read_pointers(connection, None if polls else changed)
+        if polls:
+            self._next_poll = now + POLL_INTERVAL_S
+            pointers, self._seen = {k: v for k, v in pointers.items() if self._seen.get(k) != v}, pointers
+        due = {name for name, location in pointers.items() if self._upkeep.is_due(self._files.document(location))}
+        return sorted(due | revisited)
+
+    def _maintain_all(self, identifiers: list[str]) -> None:
+        for position, identifier in enumerate(identifiers):
+            if not self._pause(0) or not self._lease.hold():
+                self.notify(identifiers[position:])
+                return
+            self._maintain(identifier)
+
+    def _maintain(self, identifier: str) -> UpkeepResult:
+        result = self._upkeep.maintain(identifier)
+        if result.expired_snapshots:
+            # What expiry leaves behind is purged when its readers have had time to finish.
+            again = time.monotonic() + self._settings.snapshot_min_age + 1
+            with self._changed:
+                heapq.heappush(self._revisits, (again, identifier))
+                self._changed.notify_all()
+        return result

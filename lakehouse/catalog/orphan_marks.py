@@ -1,0 +1,40 @@
+"""Marks on files that nothing refers to any more: they are purged when their retention has passed, not before."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Connection, delete, insert, select
+
+from lakehouse.catalog.control_plane.schema import orphan_files
+
+_BATCH = 400
+
+
+def mark(connection: Connection, uris: Iterable[str], at_ns: int) -> int:
+    """Mark files that are not marked yet; returns how many."""
+    pending = sorted(set(uris))
+    marked = 0
+    for batch in _batches(pending):
+        known = set(connection.scalars(select(orphan_files.c.path).where(orphan_files.c.path.in_(batch))))
+        rows = [{"path": uri, "marked_at_ns": at_ns} for uri in batch if uri not in known]
+        if rows:
+            connection.execute(insert(orphan_files), rows)
+        marked += len(rows)
+    return marked
+
+
+def unmark(connection: Connection, uris: Iterable[str]) -> None:
+    """Forget marks: the files are gone, or in use again."""
+    for batch in _batches(sorted(set(uris))):
+        connection.execute(delete(orphan_files).where(orphan_files.c.path.in_(batch)))
+
+
+def marked_files(connection: Connection, prefix: str = "") -> Mapping[str, int]:
+    """When each marked file below a URI prefix was marked, Unix nanoseconds."""
+    query = select(orphan_files.c.path, orphan_files.c.marked_at_ns)
+    if prefix:
+        query = query.where(orphan_files.c.path.startswith(prefix, autoescape=True))
+    return {row.path: row.marked_at_ns for row in connection.execute(query)}
+
+
+def _batches(uris: list[str]) -> Iterable[list[str]]:
+    return (uris[start : start + _BATCH] for start in range(0, len(uris), _BATCH))

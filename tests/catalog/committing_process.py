@@ -1,0 +1,38 @@
+"""Run as a program: opens the lake in a process of its own and commits, maintains or cleans.
+
+Usage: committing_process.py HOME DATABASE_URL COMMAND [ARGUMENTS...]
+"""
+
+import sys
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from lakehouse.catalog import audit
+from lakehouse.catalog.commit import TableChange
+from tests.catalog.small_lake import SmallLake
+
+
+def record(connection: Connection) -> None:
+    audit.record(connection, "test", "committed", actor="test")
+
+
+def append(lake: SmallLake, prefix: str, count: str, paths: str) -> None:
+    """Append `count` sequences to every table of the comma-separated topic paths, all tables in one commit."""
+    tables = [lake.table(path) for path in paths.split(",")]
+    for number in range(int(count)):
+        name = f"{prefix}-{number}"
+        lake.commit([TableChange(table.identifier, add=[lake.write(table, name)]) for table in tables], record)
+
+
+def delete(lake: SmallLake, sequence: str, paths: str) -> None:
+    tables = [lake.table(path) for path in paths.split(",")]
+    lake.commit([TableChange(table.identifier, delete_sequence=sequence) for table in tables], record)
+
+
+COMMANDS = {"append": append, "delete": delete}
+
+if __name__ == "__main__":
+    home, database_url, command, *arguments = sys.argv[1:]
+    with SmallLake(Path(home), database_url) as opened:
+        COMMANDS[command](opened, *arguments)
