@@ -13,6 +13,7 @@ rows of the topic `recording/attachments`. Channels without messages become no t
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -128,11 +129,19 @@ class _Ingestion:
         """Store everything and finalize the session."""
         taken: set[str] = set()
         surveys = self._survey()
+        names = Counter(channel.topic for channel in self._channels)
         for channel in self._channels:
             topic_path = topic_path_of(channel.topic, taken)
             taken.add(topic_path)
+            several = (f"the recording has messages of several types under '{channel.topic}'",)
             self._writers[channel.id] = TopicWriter(
-                self._lakehouse, session, self._recording, channel, topic_path, surveys.get(channel.id)
+                self._lakehouse,
+                session,
+                self._recording,
+                channel,
+                topic_path,
+                surveys.get(channel.id),
+                several if names[channel.topic] > 1 else (),
             )
         times = MessageTimesTopic(self._lakehouse, session, topic_path_of(MESSAGE_TIMES_TOPIC, taken))
         attachments = AttachmentsTopic(self._lakehouse, session, topic_path_of(ATTACHMENTS_TOPIC, taken))

@@ -57,9 +57,8 @@ def ontology_tag_of(message_type: str) -> str:
         return RAW_TAG
     if parts[-1] not in load_models():
         return parts[-1]
-    return (
-        "_".join(part for part in parts if part not in ("msg", "srv", "action")) if len(parts) > 1 else parts[0] + "_"
-    )
+    whole = [part for part in parts if part not in ("msg", "srv", "action")]
+    return "_".join(whole) if len(whole) > 1 else f"{whole[0]}_message"
 
 
 def metadata_key_of(key: str, taken: Collection[str] = ()) -> str:

@@ -33,6 +33,7 @@ class TopicWriter:
         channel: Channel,
         path: str,
         survey: JsonSurvey | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.channel = channel
         self.locator = TopicLocator(session.locator.sequence, path)
@@ -41,6 +42,7 @@ class TopicWriter:
         self._session = session
         self._recording = recording
         self._survey = survey
+        self._notes = notes
         self._upload: Upload | None = None
         self._found = 0
         self._decoded = 0
@@ -85,7 +87,9 @@ class TopicWriter:
         expected = self.channel.message_count
         if expected is not None and expected > found:
             self._failures[MISSING] = expected - found
-        notes = [self.conversion.note] if self.conversion and self.conversion.note else []
+        notes = list(self._notes)
+        if self.conversion and self.conversion.note:
+            notes.append(self.conversion.note)
         if expected is not None and found > expected:
             notes.append(f"{found - expected:,} messages more than the recording's index counts")
         result = self._upload.finish() if self._upload else None
