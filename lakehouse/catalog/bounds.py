@@ -29,11 +29,24 @@ _SURROGATES = range(0xD800, 0xE000)
 
 @dataclass(slots=True)
 class ElementCounts:
-    """What the footer does not tell about the values of a leaf, summed over the row groups of a file."""
+    """What the footer does not tell about the values of a leaf in one row group.
+
+    Attributes:
+        values: Elements of all lists, or rows; null and NaN included.
+        nulls, nans: How many of them are null, and NaN.
+        extremes: Smallest and largest float that is not NaN, for columns whose statistics are not in the footer.
+    """
 
     values: int = 0
     nulls: int = 0
     nans: int = 0
+    extremes: tuple[float, float] | None = None
+
+    def add(self, other: "ElementCounts") -> None:
+        """Count what `other` counted too."""
+        self.values += other.values
+        self.nulls += other.nulls
+        self.nans += other.nans
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +103,36 @@ def has_bounds(kind: pa.DataType) -> bool:
 
 def count_elements(batch: pa.RecordBatch, leaves: Sequence[Leaf]) -> list[ElementCounts | None]:
     """Count per leaf what `column_metrics` needs and the Parquet footer lacks; None where it lacks nothing."""
-    return [_count(leaf.values(batch)) if leaf.is_repeated or has_nan(leaf.type) else None for leaf in leaves]
+    return [
+        _count(leaf.values(batch)) if leaf.is_repeated or has_nan(leaf.type) or not has_bounds(leaf.type) else None
+        for leaf in leaves
+    ]
 
 
 def _count(values: pa.Array) -> ElementCounts:
     nans = int(pc.sum(pc.is_nan(values)).as_py() or 0) if has_nan(values.type) else 0
     return ElementCounts(len(values), values.null_count, nans)
+
+
+def count_rows(rows: pa.Table, leaves: Sequence[Leaf]) -> list[ElementCounts | None]:
+    """`count_elements` of a whole row group."""
+    total: list[ElementCounts | None] = [None] * len(leaves)
+    for batch in rows.to_batches():
+        for number, count in enumerate(count_elements(batch, leaves)):
+            known = total[number]
+            if known is None or count is None:
+                total[number] = count
+            else:
+                known.add(count)
+    return total
+
+
+def float_extremes(rows: pa.Table, leaf: Leaf) -> tuple[float, float] | None:
+    """Smallest and largest value of a float column, NaN and null left out; None if nothing is left."""
+    found = [pc.min_max(leaf.values(batch)).as_py() for batch in rows.to_batches()]
+    # Arrow ignores NaN unless there is nothing else.
+    known = [each for each in found if each["min"] is not None and not math.isnan(each["min"])]
+    return (min(each["min"] for each in known), max(each["max"] for each in known)) if known else None
 
 
 def column_metrics(
@@ -125,6 +162,8 @@ def _add_leaf(
     statistics = [chunk.statistics for chunk in chunks]
     if all(known is not None and known.has_null_count for known in statistics):
         metrics.null_value_counts[field_id] = sum(known.null_count for known in statistics)
+    elif not leaf.is_repeated and all(count is not None for count in counts):
+        metrics.null_value_counts[field_id] = sum(count.nulls for count in counts if count is not None)
     nan_count = sum(count.nans for count in counts if count is not None) if has_nan(leaf.type) else None
     extremes = _extremes(leaf, chunks, statistics, counts)
     lower, upper = _serialized(leaf, extremes) if extremes else (None, None)
@@ -160,12 +199,13 @@ def _extremes(
     smallest: list[Any] = []
     largest: list[Any] = []
     for chunk, known, count in zip(chunks, statistics, counts, strict=True):
-        if known is None or not known.has_null_count:
-            return None
-        if known.has_min_max:
+        if known is not None and known.has_min_max:
             smallest.append(_comparable(leaf.type, known.min_raw))
             largest.append(_comparable(leaf.type, known.max_raw))
-        elif chunk.num_values - known.null_count > (count.nans if count is not None else 0):
+        elif count is not None and count.extremes is not None:
+            smallest.append(count.extremes[0])
+            largest.append(count.extremes[1])
+        elif not _is_void(chunk, known, count):
             return None
     if not smallest:
         return None
@@ -176,6 +216,13 @@ def _extremes(
         # Parquet and Iceberg order -0.0 before 0.0, comparisons do not: a bound of zero must cover both.
         low, high = (-0.0 if low == 0 else low), (0.0 if high == 0 else high)
     return low, high
+
+
+def _is_void(chunk: pq.ColumnChunkMetaData, known: Any, count: ElementCounts | None) -> bool:
+    """Whether a row group certainly holds nothing but null and NaN."""
+    if known is not None and known.has_null_count:
+        return bool(chunk.num_values - known.null_count <= (count.nans if count is not None else 0))
+    return count is not None and count.values == count.nulls + count.nans
 
 
 def _comparable(kind: pa.DataType, raw: Any) -> Any:

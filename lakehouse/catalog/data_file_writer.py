@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.bounds import ElementCounts, column_metrics, count_elements
+from lakehouse.catalog.bounds import ElementCounts, column_metrics, float_extremes
 from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.encoding import FileEncoding
 from lakehouse.catalog.errors import StorageError
@@ -30,21 +30,36 @@ class DataFileWriter:
     """Writes row groups of rising time into one file, and describes it when it is closed."""
 
     def __init__(
-        self, warehouse: Warehouse, place: FilePlace, schema: pa.Schema, leaves: Sequence[Leaf], encoding: FileEncoding
+        self,
+        warehouse: Warehouse,
+        place: FilePlace,
+        schema: pa.Schema,
+        leaves: Sequence[Leaf],
+        encoding: FileEncoding,
+        columns_with_nan: frozenset[int],
     ) -> None:
         """Create the file.
+
+        Args:
+            warehouse: Where the file goes.
+            place: Its URI and partition.
+            schema: Its columns.
+            leaves: The leaves of the schema.
+            encoding: The encoding of each leaf.
+            columns_with_nan: Field ids of the columns that may hold NaN in this file, and so get no statistics.
 
         Raises:
             StorageError: If the warehouse refuses.
         """
         self.place = place
+        self.columns_with_nan = columns_with_nan
         self.arrow_bytes = 0
         self.end_ns: int | None = None
         self._start_ns = 0
         self._rows = 0
         self._warehouse = warehouse
         self._leaves = leaves
-        self._counts: list[list[ElementCounts | None]] = []
+        self._counts: list[Sequence[ElementCounts | None]] = []
         self._footers: list[pq.FileMetaData] = []
         self._sink = warehouse.open_output(place.uri)
         try:
@@ -60,18 +75,28 @@ class DataFileWriter:
             self._remove()
             raise
 
-    def write(self, rows: pa.Table, start_ns: int, end_ns: int, arrow_bytes: int) -> None:
+    def write(
+        self, rows: pa.Table, counts: Sequence[ElementCounts | None], start_ns: int, end_ns: int, arrow_bytes: int
+    ) -> None:
         """Write one row group, sorted by time, none of it before what the file holds.
+
+        Args:
+            rows: The rows of the row group.
+            counts: The result of `count_rows`.
+            start_ns, end_ns: First and last time.
+            arrow_bytes: Size of the rows in memory.
 
         Raises:
             StorageError: If the warehouse fails.
         """
-        counts = [count_elements(batch, self._leaves) for batch in rows.to_batches()]
+        for leaf, count in zip(self._leaves, counts, strict=True):
+            if count is not None and leaf.field_id in self.columns_with_nan:
+                count.extremes = float_extremes(rows, leaf)
         try:
             self._writer.write_table(rows, row_group_size=max(1, rows.num_rows))
         except OSError as error:
             raise StorageError("a data file could not be written") from error
-        self._counts.append(_sum_counts(counts))
+        self._counts.append(counts)
         if self._rows == 0:
             self._start_ns = start_ns
         self.end_ns = end_ns
@@ -117,7 +142,8 @@ class DataFileWriter:
 
     def discard(self) -> None:
         """Give the file up and remove what is there of it."""
-        with suppress(OSError, pa.ArrowException):
+        # After a failed write the writer may be in any state, and says so with any exception.
+        with suppress(Exception):
             self._writer.close()
         self._remove()
 
@@ -125,17 +151,6 @@ class DataFileWriter:
         with suppress(OSError, pa.ArrowException):
             self._sink.close()
         self._warehouse.delete([self.place.uri])
-
-
-def _sum_counts(counts: Sequence[Sequence[ElementCounts | None]]) -> list[ElementCounts | None]:
-    total = list(counts[0])
-    for batch_counts in counts[1:]:
-        for kept, more in zip(total, batch_counts, strict=True):
-            if kept is not None and more is not None:
-                kept.values += more.values
-                kept.nulls += more.nulls
-                kept.nans += more.nans
-    return total
 
 
 def _split_offsets(footer: pq.FileMetaData) -> tuple[int, ...]:

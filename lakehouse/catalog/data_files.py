@@ -146,16 +146,16 @@ class DataFileEntry:
 def data_file_uri(table_location: str, sequence: str, day: int, topic_uuid: str, ordinal: int) -> str:
     """Where a data file lives: below its table, in a directory per partition, named after topic and arrival.
 
-    The directory name of the sequence is for people only. It holds no `%` escapes, because engines disagree on whether
-    to decode them, and is shortened; the UUID keeps files of different sequences apart whatever their names.
+    The directories are for people only. They are not named `key=value`, because engines that are pointed at the files
+    themselves would make columns of that and collide with those in the files. The name of the sequence loses what a URI
+    would escape, because programs disagree on decoding it, and its excess length; the UUID keeps files apart.
     """
     directory = _UNSAFE.sub("_", sequence)
     if directory != sequence or len(directory) > _MAX_DIRECTORY_NAME:
         digest = hashlib.sha256(sequence.encode()).hexdigest()[:8]
         directory = f"{directory[:_MAX_DIRECTORY_NAME]}-{digest}"
     day_text = (EPOCH + timedelta(days=day)).isoformat()
-    partition = f"sequence={directory}/recorded_at_day={day_text}"
-    return f"{table_location.rstrip('/')}/data/{partition}/{topic_uuid}-{ordinal:05d}.parquet"
+    return f"{table_location.rstrip('/')}/data/{directory}/{day_text}/{topic_uuid}-{ordinal:05d}.parquet"
 
 
 def _pairs(mapping: Mapping[int, int]) -> list[list[Any]]:

@@ -17,7 +17,7 @@ No column uses LZ4: in Parquet it exists in two forms, and not every engine read
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,19 +82,26 @@ class FileEncoding:
         }
 
 
-def choose_encoding(rows: pa.Table, leaves: Sequence[Leaf]) -> FileEncoding:
-    """Choose for every leaf from the first rows of a file."""
+def choose_encoding(rows: pa.Table, leaves: Sequence[Leaf], columns_with_nan: frozenset[int]) -> FileEncoding:
+    """Choose for every leaf from the first rows of a file.
+
+    Args:
+        rows: The first rows.
+        leaves: The leaves of the file.
+        columns_with_nan: Field ids of the columns that get no statistics. Parquet's leave NaN out, and some engines
+            then take a filter for granted, or for impossible, that it is not for NaN.
+    """
     sample = _first_rows(rows)
     paths = Counter(leaf.parquet_path for leaf in leaves)
-    return FileEncoding(
-        {
-            # A dot in a name can make two paths look alike to the writer; both then get what suits every type.
-            leaf.parquet_path: _choose(leaf, leaf.values(sample))
-            if paths[leaf.parquet_path] == 1
-            else ColumnEncoding(PLAIN)
-            for leaf in leaves
-        }
-    )
+    chosen: dict[str, ColumnEncoding] = {}
+    for leaf in leaves:
+        path = leaf.parquet_path
+        # A dot in a name can make two paths look alike to the writer; both then get what suits every type.
+        encoding = _choose(leaf, leaf.values(sample)) if paths[path] == 1 else ColumnEncoding(PLAIN)
+        if leaf.field_id in columns_with_nan or (path in chosen and not chosen[path].statistics):
+            encoding = replace(encoding, statistics=False)
+        chosen[path] = encoding
+    return FileEncoding(chosen)
 
 
 def _first_rows(rows: pa.Table) -> pa.RecordBatch:

@@ -8,6 +8,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from lakehouse.catalog.bounds import count_rows
 from lakehouse.catalog.data_file_writer import DataFileWriter, FilePlace
 from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.day_buffer import DayBuffer, RowGroup, split_by_day
@@ -125,6 +126,7 @@ class TopicUpload:
         self._open_files: OrderedDict[int, DataFileWriter] = OrderedDict()
         self._entries: list[DataFileEntry] = []
         self._next_ordinal = 0
+        self._columns_with_nan: frozenset[int] = frozenset()
         self._budget.register(self)
 
     def __enter__(self) -> Self:
@@ -280,16 +282,23 @@ class TopicUpload:
     def _store_piece(self, day: int, rows: pa.Table, size: int) -> None:
         times = rows.column(TIMESTAMP_COLUMN)
         start_ns, end_ns = times[0].as_py(), times[-1].as_py()
+        counts = count_rows(rows, self._leaves)
+        with_nan = {
+            leaf.field_id
+            for leaf, count in zip(self._leaves, counts, strict=True)
+            if count is not None and count.nans and not leaf.is_repeated
+        }
+        self._columns_with_nan |= with_nan
         writer = self._open_files.get(day)
         if writer is not None and writer.end_ns is not None:
             full = self._limits.file and writer.arrow_bytes + size > self._limits.file
-            if full or start_ns < writer.end_ns:
+            if full or start_ns < writer.end_ns or not with_nan <= writer.columns_with_nan:
                 self._close_file(day)
                 writer = None
         if writer is None:
             writer = self._open_file(day, rows)
         self._open_files.move_to_end(day)
-        writer.write(rows, start_ns, end_ns, size)
+        writer.write(rows, counts, start_ns, end_ns, size)
 
     def _open_file(self, day: int, rows: pa.Table) -> DataFileWriter:
         while len(self._open_files) >= OPEN_FILES:
@@ -302,7 +311,8 @@ class TopicUpload:
             FilePlace(uri, target.sequence, day, ordinal),
             self._envelope.file_schema,
             self._leaves,
-            choose_encoding(rows, self._leaves),
+            choose_encoding(rows, self._leaves, self._columns_with_nan),
+            self._columns_with_nan,
         )
         self._next_ordinal += 1
         self._open_files[day] = writer

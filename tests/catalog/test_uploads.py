@@ -506,3 +506,49 @@ def test_elements_of_lists_and_maps_have_bounds_of_their_own(lake: UploadLake) -
     assert found[ids["gains.key"]] == ElementBounds(b"a", b"b", 2, 0, None)
     assert found[ids["gains.value"]] == ElementBounds(np.float64(1).tobytes(), np.float64(1).tobytes(), 2, 1, 0)
     assert not set(found) & set(entry.lower_bounds)
+
+
+def test_the_first_nan_of_a_column_begins_a_file_that_tells_no_extremes_of_it(small_lake: UploadLake) -> None:
+    ordinary = numbers(range(1000), np.arange(1000.0))
+    with_nan = numbers(range(1000, 2000), np.where(np.arange(1000) % 7, 5.0, math.nan))
+    result = small_lake.store([ordinary, with_nan, numbers(range(2000, 2300), np.full(300, -1.0))])
+    check_files(result)
+    nan_counts = [sum(entry.nan_value_counts.values()) for entry in result.entries]
+    assert sum(nan_counts) == 143
+    for entry, nans in zip(result.entries, nan_counts, strict=True):
+        values = [value for value in read(entry).column("value").to_pylist() if not math.isnan(value)]
+        value_id = max(entry.column_sizes)
+        assert entry.lower_bounds[value_id] == np.float64(min(values)).tobytes()
+        assert entry.upper_bounds[value_id] == np.float64(max(values)).tobytes()
+        assert entry.null_value_counts[value_id] == 0
+        footer = pq.ParquetFile(local_path(entry)).metadata
+        for number in range(footer.num_row_groups):
+            assert (footer.row_group(number).column(4).statistics is None) or not nans
+
+
+def test_blobs_are_stored_as_they_are_unless_compression_pays(lake: UploadLake) -> None:
+    schema = pa.schema(
+        [pa.field("timestamp_ns", pa.int64()), pa.field("jpeg", pa.binary()), pa.field("raw", pa.binary())]
+    )
+    random = np.random.default_rng(0)
+    frame = np.repeat(np.arange(256, dtype=np.uint8), 1000).tobytes()
+    rows = [{"timestamp_ns": time, "jpeg": random.bytes(200_000), "raw": frame} for time in range(4)]
+    (entry,) = lake.store([pa.RecordBatch.from_pylist(rows, schema=schema)]).entries
+    group = pq.ParquetFile(local_path(entry)).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert columns["jpeg"].compression == "UNCOMPRESSED"
+    assert columns["raw"].compression == "ZSTD"
+    assert columns["raw"].total_compressed_size < 50_000
+    for name in ("jpeg", "raw"):
+        assert not columns[name].has_dictionary_page
+        assert columns[name].statistics is None
+    assert entry.null_value_counts[max(entry.column_sizes)] == 0
+
+
+def test_top_level_columns_use_only_what_vectorised_readers_know(lake: UploadLake) -> None:
+    # Iceberg's vectorised Spark reader decodes PLAIN and dictionaries; others only in its row-wise reader.
+    (entry,) = lake.store([numbers(range(10_000), np.random.default_rng(0).normal(size=10_000))]).entries
+    group = pq.ParquetFile(local_path(entry)).metadata.row_group(0)
+    used = {encoding for i in range(group.num_columns) for encoding in group.column(i).encodings}
+    assert used <= {"PLAIN", "RLE", "RLE_DICTIONARY"}
+    assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
