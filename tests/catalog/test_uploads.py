@@ -509,7 +509,7 @@ def test_elements_of_lists_and_maps_have_bounds_of_their_own(lake: UploadLake) -
 
 
 def test_the_first_nan_of_a_column_begins_a_file_that_tells_no_extremes_of_it(small_lake: UploadLake) -> None:
-    ordinary = numbers(range(1000), np.arange(1000.0))
+    ordinary = numbers(range(1000), np.arange(1.0, 1001.0))
     with_nan = numbers(range(1000, 2000), np.where(np.arange(1000) % 7, 5.0, math.nan))
     result = small_lake.store([ordinary, with_nan, numbers(range(2000, 2300), np.full(300, -1.0))])
     check_files(result)
