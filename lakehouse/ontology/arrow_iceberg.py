@@ -177,11 +177,14 @@ def plan_storage(schema: pa.Schema) -> StoragePlan:
     Raises:
         UnsupportedTypeError: If `timestamp_ns` is missing or not int64, or a column cannot be stored without loss.
     """
-    fields = list(schema)
     try:
-        names = [field.name for field in fields]
+        return _plan_storage(schema)
     except UnicodeDecodeError:
-        raise UnsupportedTypeError("a column name is not valid UTF-8") from None
+        raise UnsupportedTypeError("a column name or time zone is not valid UTF-8") from None
+
+
+def _plan_storage(schema: pa.Schema) -> StoragePlan:
+    fields, names = list(schema), schema.names
     if names.count(TIMESTAMP_COLUMN) != 1:
         found = "has no" if TIMESTAMP_COLUMN not in names else "has more than one"
         raise UnsupportedTypeError(f"the schema {found} top-level column '{TIMESTAMP_COLUMN}'")

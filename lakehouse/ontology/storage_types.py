@@ -81,10 +81,7 @@ def plan_columns(fields: list[pa.Field], reserved: tuple[str, ...] = ()) -> tupl
 def _plan_siblings(
     fields: list[pa.Field], reserved: tuple[str, ...], parent: tuple[str, ...], depth: int, budget: _FieldBudget
 ) -> tuple[ColumnPlan, ...]:
-    try:
-        names = [field.name for field in fields]
-    except UnicodeDecodeError:
-        raise UnsupportedTypeError("a column name is not valid UTF-8") from None
+    names = [field.name for field in fields]
     return tuple(
         _plan_column(field, name, (*parent, field.name), depth, budget)
         for field, name in zip(fields, storage_names(names, reserved), strict=True)

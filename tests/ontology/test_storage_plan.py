@@ -130,6 +130,21 @@ def test_a_timestamp_alone_is_a_schema() -> None:
     assert len(iceberg_payload_schema(plan).fields) == 0
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        pa.field(b"\xff", pa.int8()),
+        pa.field("s", pa.struct([pa.field(b"\xff", pa.int8())])),
+        pa.field("l", pa.list_(pa.struct([pa.field(b"\xff", pa.int8())]))),
+        pa.field("t", pa.timestamp("ns", tz=b"\xff")),
+    ],
+    ids=["name", "struct child", "below a list", "time zone"],
+)
+def test_text_that_is_not_utf8_is_refused(field: pa.Field) -> None:
+    with pytest.raises(UnsupportedTypeError, match="not valid UTF-8"):
+        plan_storage(pa.schema([TIMESTAMP, field]))
+
+
 def test_nesting_is_bounded() -> None:
     def nested(levels: int) -> pa.DataType:
         arrow_type: pa.DataType = pa.int8()
