@@ -5,6 +5,7 @@ Files are named by URI. As everywhere in Iceberg, what follows the scheme is tak
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,26 @@ from typing import Self
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, S3FileSystem
+from pyarrow.fs import (
+    FileInfo,
+    FileSelector,
+    FileSystem,
+    FileType,
+    LocalFileSystem,
+    S3FileSystem,
+    resolve_s3_region,
+)
 
 from lakehouse.catalog.errors import ConfigurationError, StorageError
 from lakehouse.catalog.settings import Settings
 
 _FILE_SCHEME = "file://"
 _S3_SCHEME = "s3://"
+# Stores other than AWS accept any region, but the protocol signs one.
+_ANY_REGION = "us-east-1"
+
+# They wait for the disk, not for the processor; idle ones cost nothing.
+_synchronizers = ThreadPoolExecutor(16, thread_name_prefix="fsync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +89,18 @@ class Warehouse:
         endpoint = urlparse(settings.store_endpoint)
         access_key = settings.store_access_key.get_secret_value()
         secret_key = settings.store_secret_key.get_secret_value()
-        # s3:// as endpoint means AWS itself; an URL is a store that speaks the same protocol.
-        own_endpoint = endpoint.netloc if endpoint.scheme in ("http", "https") else ""
         properties: dict[str, str] = {}
         options: dict[str, str] = {}
-        if own_endpoint:
-            options |= {"endpoint_override": own_endpoint, "scheme": endpoint.scheme}
-            properties["s3.endpoint"] = settings.store_endpoint
+        try:
+            if endpoint.scheme in ("http", "https"):
+                options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme, "region": _ANY_REGION}
+                properties["s3.endpoint"] = settings.store_endpoint
+            else:
+                options["region"] = resolve_s3_region(settings.store_bucket)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigurationError("MOSAICOD_STORE_BUCKET: the region of the bucket cannot be found") from error
+        # Without it PyIceberg asks AWS for the region, whatever the endpoint is.
+        properties["s3.region"] = options["region"]
         if access_key:
             options |= {"access_key": access_key, "secret_key": secret_key}
             properties |= {"s3.access-key-id": access_key, "s3.secret-access-key": secret_key}
@@ -115,11 +134,14 @@ class Warehouse:
     def make_durable(self, *uris: str) -> None:
         """Return when closed files survive a power cut, their names included.
 
+        Many at once cost little more than one: a journaling file system writes what several threads wait for together.
         An object store has made an object durable when it was closed.
         """
-        for uri in uris:
-            self.make_contents_durable(uri)
-        self.make_names_durable(uris)
+        if self._is_local and uris:
+            paths = [*map(self._path, uris), *self._directories_of(uris)]
+            with _translated("written"):
+                for _ in _synchronizers.map(_synchronize, paths):
+                    pass
 
     def make_contents_durable(self, uri: str) -> None:
         """The first half of `make_durable`, for one file of many."""

@@ -93,4 +93,5 @@ def test_an_object_store_is_opened_from_the_same_settings() -> None:
     warehouse = Warehouse.open(settings)
     assert warehouse.uri == "s3://bucket"
     assert warehouse.iceberg_properties()["s3.endpoint"] == "http://127.0.0.1:9"
+    assert "s3.region" in warehouse.iceberg_properties()
     assert warehouse.iceberg_properties()["s3.secret-access-key"] == "secret"
