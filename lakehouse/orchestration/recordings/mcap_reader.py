@@ -2,13 +2,15 @@
 
 Record bodies are parsed by the `mcap` library; finding the records, and messages inside chunks, is done here, because
 the library trusts the lengths in the file. Without a usable summary the file is scanned once beforehand. A file that
-breaks off is read up to the last intact record, and what is missing is noted in `damages`.
+breaks off is read up to the last intact record, around a damaged place the index leads, and what is missing is noted in
+`damages`.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -21,7 +23,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Attachment as McapAttachment
 from mcap.records import Channel as McapChannel
-from mcap.records import Chunk, Footer, Header, Metadata, Schema, Statistics
+from mcap.records import Chunk, ChunkIndex, Footer, Header, Metadata, Schema, Statistics
 
 from lakehouse.orchestration.recordings.bounded_file import BoundedFile, TruncatedError
 from lakehouse.orchestration.recordings.compression import BrokenChunkError, UnknownCompressionError, decompress
@@ -44,7 +46,7 @@ _LARGEST_RECORD = 2 << 30
 _DESCRIPTIONS = frozenset(
     {Opcode.HEADER, Opcode.CHUNK, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.METADATA, Opcode.STATISTICS}
 )
-_PARSE_ERRORS = (McapError, struct.error, ValueError, UnicodeDecodeError)
+_PARSE_ERRORS = (McapError, struct.error, ValueError, OverflowError)
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class _Contents:
     metadata: list[Metadata] = dataclass_field(default_factory=list)
     statistics: Statistics | None = None
     has_attachments: bool = False
+    chunk_places: set[int] = dataclass_field(default_factory=set)
 
 
 class McapRecording(Recording):
@@ -71,6 +74,7 @@ class McapRecording(Recording):
     def __init__(self, path: Path) -> None:
         super().__init__(path.name, [path])
         self._file = BoundedFile(path)
+        self._chunk_places: list[int] = []
         try:
             self._open()
         except BaseException:
@@ -122,8 +126,10 @@ class McapRecording(Recording):
         if contents is None:
             contents = self._scan()
         else:
-            self._file.seek(len(MAGIC))
-            self._collect(contents, *self._record())  # the header
+            self._chunk_places = sorted(contents.chunk_places)
+            header = next(self._data_records({Opcode.HEADER}), None)
+            if header is not None:
+                self._collect(contents, *header)
         self._contents = contents
         self.damages.clear()  # noted again when messages are read
         counts = contents.statistics.channel_message_counts if contents.statistics else None
@@ -167,6 +173,8 @@ class McapRecording(Recording):
                     break
                 if opcode == Opcode.METADATA_INDEX:
                     metadata_places.append(struct.unpack_from("<Q", body)[0])
+                if opcode == Opcode.CHUNK_INDEX and (index := self._parse(ChunkIndex, body)) is not None:
+                    contents.chunk_places.add(index.chunk_start_offset)
                 self._collect(contents, opcode, body)
             statistics = contents.statistics
             if statistics is None or statistics.channel_count != len(contents.channels):
@@ -220,28 +228,34 @@ class McapRecording(Recording):
             contents.has_attachments = True
 
     def _data_records(self, wanted: Collection[int], include_summary: bool = False) -> Iterator[tuple[int, bytes]]:
-        """The wanted records of the data section, up to the first place where the file breaks off.
+        """The wanted records of the data section.
 
-        The bodies of attachments are read only when they are wanted; otherwise they come out empty.
+        Behind a damaged place it goes on with the next chunk that the index knows. Attachments that are not wanted
+        come out without their body when the summary is included.
         """
-        self._file.seek(len(MAGIC))
+        position = len(MAGIC)
         while True:
+            following = bisect_right(self._chunk_places, position)
+            next_chunk = self._chunk_places[following] if following < len(self._chunk_places) else self._file.size
             try:
+                self._file.seek(position)
                 opcode, length = _RECORD.unpack(self._file.read(_RECORD.size))
-                if opcode in wanted and length <= _LARGEST_RECORD:
-                    body = self._file.read(length)
-                else:
-                    self._file.skip(length)
+                end = position + _RECORD.size + length
+                if end > next_chunk:
+                    raise TruncatedError(f"{length:,} bytes announced, {next_chunk - position:,} left")
+                body = self._file.read(length) if opcode in wanted and length <= _LARGEST_RECORD else b""
             except TruncatedError as error:
-                self.note_damage(f"the file breaks off: {error}")
-                return
-            if opcode in wanted:
-                if length <= _LARGEST_RECORD:
-                    yield opcode, body
-                else:
-                    self.note_damage(f"a record of {length:,} bytes was passed over")
-            elif opcode == Opcode.ATTACHMENT and include_summary:
-                yield opcode, b""
+                if next_chunk == self._file.size:
+                    self.note_damage(f"the file breaks off: {error}")
+                    return
+                self.note_damage("the file is damaged between two chunks")
+                position = next_chunk
+                continue
+            position = end
+            if length > _LARGEST_RECORD:
+                self.note_damage(f"a record of {length:,} bytes was passed over")
+            elif opcode in wanted or (opcode == Opcode.ATTACHMENT and include_summary):
+                yield opcode, body
             if opcode == Opcode.FOOTER or (opcode == Opcode.DATA_END and not include_summary):
                 return
 

@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
 from mcap.writer import CompressionType
 
 from lakehouse.catalog.errors import LakehouseError
@@ -124,6 +125,24 @@ def test_a_chunk_with_flipped_bits_is_left_out_and_its_messages_are_reported_mis
     assert report.damages == ("the checksum of a chunk does not match its content",)
     (note,) = lake.notifications.list(lake.sequences.describe(report.sequence).topics[0].locator)
     assert f"{topic.failed} of 2,000 messages" in note.message
+
+
+def test_behind_a_damaged_chunk_the_index_leads_on(tmp_path: Path, lake: Lakehouse) -> None:
+    path = write_mcap(tmp_path / "gap.mcap", [string_channel("/text", texts(2000))], chunk_size=2048)
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    victim = summary.chunk_indexes[len(summary.chunk_indexes) // 2]
+    data = bytearray(path.read_bytes())
+    data[victim.chunk_start_offset + 1 : victim.chunk_start_offset + 9] = struct.pack("<Q", 2**40)
+    path.write_bytes(data)
+    report = ingest_recording(lake, path)
+    rows = [row["data"] for row in stored_rows(lake, report.sequence, "text")]
+    assert rows[0] == "text 0"
+    assert rows[-1] == "text 1999"
+    assert 1900 < len(rows) < 2000
+    assert report.damages == ("the file is damaged between two chunks",)
+    assert report.failed == 2000 - len(rows)
 
 
 def test_lengths_beyond_the_end_of_the_file_are_not_believed(tmp_path: Path, lake: Lakehouse) -> None:
