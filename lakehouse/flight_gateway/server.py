@@ -10,6 +10,7 @@ import grpc
 from lakehouse.catalog.errors import ConfigurationError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.flight_gateway.authorizer import AllowAll, Authorizer
+from lakehouse.flight_gateway.memory import MemoryReturner
 from lakehouse.flight_gateway.service import FlightService
 from lakehouse.flight_gateway.thread_pool import ServingThreads
 
@@ -39,6 +40,7 @@ class Gateway:
     ) -> None:
         self._host = host
         self._port = port
+        self._memory = MemoryReturner()
         self._threads = ServingThreads(MAX_CONCURRENT_CALLS, thread_name_prefix="flight")
         self._server = grpc.server(
             self._threads,
@@ -70,6 +72,7 @@ class Gateway:
             self._port = self._server.add_insecure_port(f"{self._bracketed_host}:{self._port}")
         except RuntimeError:
             raise ConfigurationError(f"cannot listen on host {self._host}, port {self._port}") from None
+        self._memory.start()
         self._server.start()
         return self._port
 
@@ -77,6 +80,7 @@ class Gateway:
         """Refuse new calls, give running ones `grace` seconds, cancel the rest, and wait for their clean-up."""
         self._server.stop(grace).wait()
         self._threads.shutdown()
+        self._memory.stop()
 
     def __enter__(self) -> Self:
         self.start()
