@@ -6,6 +6,7 @@ table; which of the two holds is decided in one consistent view of the database.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -28,6 +29,8 @@ from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeI
 from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
 
 MIB = 1 << 20
+# Small rows are decoded in larger pieces than they are sent in: what a piece costs in itself is then paid less often.
+BATCHES_DECODED_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,13 @@ class TopicReader:
             NotFoundError: If the topic is gone.
             StorageError: If the warehouse or the database cannot be read.
         """
-        try:
-            row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
+        row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
+        with self._translated_errors(topic):
             for file in self._files(topic, window):
                 count, first, last = self._count(file, self._selection(file, topic, window))
                 row_count += count
                 if count:
                     first_ns, last_ns = min(first_ns, first), max(last_ns, last)
-        except StorageError:
-            self._raise_if_gone(topic)
-            raise
         return WindowInfo(TimeInterval(first_ns, last_ns) if row_count else None, row_count)
 
     def read(self, topic: TopicRecord, window: TimeWindow = UNBOUNDED) -> Iterator[pa.RecordBatch]:
@@ -106,7 +106,7 @@ class TopicReader:
         return self._batches(topic, window, plan)
 
     def _batches(self, topic: TopicRecord, window: TimeWindow, plan: StoragePlan) -> Iterator[pa.RecordBatch]:
-        try:
+        with self._translated_errors(topic):
             files = sorted(self._files(topic, window), key=lambda file: _arrival(file, topic.uuid))
             depth = _largest_overlap(files)
             streams = [
@@ -116,11 +116,6 @@ class TopicReader:
             for stored in merge_by_time(streams):
                 for batch in plan.from_storage_batches(stored):
                     yield from _cut(batch, self._max_batch_rows, self._target_batch_bytes)
-        except (StorageError, pa.ArrowException, OSError) as error:
-            self._raise_if_gone(topic)
-            if isinstance(error, LakehouseError):
-                raise
-            raise StorageError(f"topic '{topic.locator}' could not be read") from error
 
     def _files(self, topic: TopicRecord, window: TimeWindow) -> list[IndexedFile]:
         with self._database.snapshot() as connection:
@@ -169,7 +164,8 @@ class TopicReader:
         selection = self._selection(file, topic, window)
         columns = plan.storage_schema.names
         bytes_per_row = self._slices.footer(file.path).bytes_per_row(columns)
-        rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), self._max_batch_rows))
+        most_rows = self._max_batch_rows * BATCHES_DECODED_AT_ONCE
+        rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), most_rows))
         if _is_own(file.path, topic.uuid) or self._slices.is_sorted(file.path):
             found = self._slices.read(file.path, selection, columns, rows)
         else:
@@ -182,11 +178,24 @@ class TopicReader:
         deleted = self._deletes.positions(file.delete_files, file.path) if file.delete_files else None
         return Selection(window, sequence, deleted)
 
-    def _raise_if_gone(self, topic: TopicRecord) -> None:
+    @contextmanager
+    def _translated_errors(self, topic: TopicRecord) -> Iterator[None]:
+        try:
+            yield
+        except NotFoundError:
+            raise
+        except (LakehouseError, pa.ArrowException, OSError, ValueError, KeyError) as error:
+            # Deleting a topic removes its files, whoever may be reading them.
+            if self._is_gone(topic):
+                raise NotFoundError("topic", topic.locator) from None
+            if isinstance(error, LakehouseError):
+                raise
+            raise StorageError(f"the stored rows of topic '{topic.locator}' cannot be read") from error
+
+    def _is_gone(self, topic: TopicRecord) -> bool:
         with self._database.snapshot() as connection:
             uuid = connection.execute(select(topics.c.uuid).where(topics.c.id == topic.id)).scalar_one_or_none()
-        if uuid != topic.uuid:
-            raise NotFoundError("topic", topic.locator) from None
+        return bool(uuid != topic.uuid)
 
 
 @lru_cache(maxsize=1024)
@@ -244,9 +253,10 @@ def _largest_overlap(files: list[IndexedFile]) -> int:
 
 def _cut(batch: pa.RecordBatch, max_rows: int, target_bytes: int) -> Iterator[pa.RecordBatch]:
     """Slices of a batch that keep to both limits, or hold one row."""
-    if batch.num_rows <= max_rows and (batch.num_rows == 1 or batch.nbytes <= target_bytes):
-        yield batch
-        return
-    half = min(max_rows, (batch.num_rows + 1) // 2)
-    for start in range(0, batch.num_rows, half):
-        yield from _cut(batch.slice(start, half), max_rows, target_bytes)
+    if batch.num_rows > 1 and batch.nbytes > target_bytes:
+        half = (batch.num_rows + 1) // 2
+        yield from _cut(batch.slice(0, half), max_rows, target_bytes)
+        yield from _cut(batch.slice(half), max_rows, target_bytes)
+    else:
+        for start in range(0, batch.num_rows, max_rows):
+            yield batch.slice(start, max_rows)

@@ -321,6 +321,15 @@ class TestOtherEngines:
             assert recordings.read(topic) == before[name]
             assert len(recordings.read(topic, TimeWindow(10, 20))) == 5
 
+    def test_a_rewrite_that_lost_a_column_is_a_storage_error(self, recordings: Recordings) -> None:
+        topic = recordings.record("a", list(range(10)))
+        table = recordings.table(topic)
+        with table.update_schema() as update:
+            update.delete_column("label")
+        rewrite(table)
+        with pytest.raises(StorageError, match="cannot be read"):
+            list(recordings.lakehouse.reader.read(topic))
+
     def test_rows_deleted_by_position_are_not_returned(self, recordings: Recordings) -> None:
         topic = recordings.record("a", list(range(100)), list(range(100, 150)))
         other = recordings.record("b", list(range(10)))
