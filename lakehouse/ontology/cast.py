@@ -14,7 +14,7 @@ from lakehouse.ontology.list_layout import ListLayout, build_list, pad_null_rows
 from lakehouse.ontology.storage_types import (
     ColumnPlan,
     UnstorableValueError,
-    contains_views,
+    can_be_taken,
     is_any_list,
     is_temporal_number,
 )
@@ -120,9 +120,9 @@ def _encode_elements(layout: ListLayout, plan: ColumnPlan) -> pa.Array:
             return _map_entries(values, plan, plan.storage.type, encode)
         return encode(values, plan.children[0])
 
-    if contains_views(layout.values.type):
-        return select(convert(layout.values), layout.selection)  # Arrow cannot take from views
-    return convert(select(layout.values, layout.selection))
+    if can_be_taken(layout.values.type):
+        return convert(select(layout.values, layout.selection))
+    return select(convert(layout.values), layout.selection)
 
 
 def _map_entries(

@@ -171,13 +171,19 @@ def is_any_list(arrow_type: pa.DataType) -> bool:
     )
 
 
-def contains_views(arrow_type: pa.DataType) -> bool:
-    """Whether the type is or contains a string or binary view."""
+def can_be_taken(arrow_type: pa.DataType) -> bool:
+    """Whether Arrow's `take` gathers values of the type correctly.
+
+    It knows no views, and of fixed-size lists of fixed-size lists it forgets the inner offset and returns memory that
+    is none of theirs (pyarrow 26). Storage types are free of both.
+    """
     if pat.is_string_view(arrow_type) or pat.is_binary_view(arrow_type):
-        return True
+        return False
     if pat.is_dictionary(arrow_type):
-        return contains_views(arrow_type.value_type)
-    return any(contains_views(arrow_type.field(i).type) for i in range(arrow_type.num_fields))
+        return can_be_taken(arrow_type.value_type)
+    if pat.is_fixed_size_list(arrow_type) and pat.is_fixed_size_list(arrow_type.value_type):
+        return False
+    return all(can_be_taken(arrow_type.field(i).type) for i in range(arrow_type.num_fields))
 
 
 def is_temporal_number(arrow_type: pa.DataType) -> bool:

@@ -89,6 +89,14 @@ def test_a_slice_of_a_large_batch_is_converted_alone() -> None:
     assert round_trip(part).equals(part)
 
 
+def test_gaps_between_nested_fixed_size_lists_are_closed_correctly() -> None:
+    pairs = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(60)).slice(12), 3)
+    grid = pa.FixedSizeListArray.from_arrays(pairs.slice(2), 2)
+    starts, sizes = pa.array([4, 0, 2], pa.int32()), pa.array([1, 2, 1], pa.int32())
+    batch = batch_of(v=pa.ListViewArray.from_arrays(starts, sizes, grid))
+    assert round_trip(batch).column("v").to_pylist() == batch.column("v").to_pylist()
+
+
 def test_what_a_null_struct_hides_is_neither_stored_nor_judged() -> None:
     hidden = pa.array([2**62, 5], pa.timestamp("s"))  # the first is beyond any microsecond timestamp
     struct = pa.StructArray.from_arrays([hidden], names=["t"], mask=pa.array([True, False]))
