@@ -7,7 +7,7 @@ rows inside transactions of the control plane; other engines open the same rows 
 from collections.abc import Iterable, Mapping
 
 from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog, SqlCatalogBaseTable
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog.control_plane.database import SQLITE_BUSY_TIMEOUT_S, Database
@@ -20,6 +20,19 @@ _LOOKUP_BATCH = 400
 
 _pointers = SqlCatalogBaseTable.metadata.tables[IcebergTables.__tablename__]
 _namespaces = SqlCatalogBaseTable.metadata.tables[IcebergNamespaceProperties.__tablename__]
+
+
+# Built once: SQLAlchemy spends more time on building and hashing a statement than on running this one.
+_SWAP = (
+    update(_pointers)
+    .where(
+        _pointers.c.catalog_name == CATALOG_NAME,
+        _pointers.c.table_namespace == bindparam("namespace"),
+        _pointers.c.table_name == bindparam("name"),
+        _pointers.c.metadata_location == bindparam("old"),
+    )
+    .values(metadata_location=bindparam("new"), previous_metadata_location=bindparam("old"))
+)
 
 
 def open_sql_catalog(database: Database, warehouse: Warehouse) -> SqlCatalog:
@@ -64,12 +77,9 @@ def swap_pointer(connection: Connection, identifier: str, old_location: str, new
     Returns:
         False if another commit (or a drop) came first; nothing is changed then.
     """
-    swapped = connection.execute(
-        update(_pointers)
-        .where(*_is(identifier), _pointers.c.metadata_location == old_location)
-        .values(metadata_location=new_location, previous_metadata_location=old_location)
-    )
-    return swapped.rowcount == 1
+    namespace, name = split_identifier(identifier)
+    values = {"namespace": namespace, "name": name, "old": old_location, "new": new_location}
+    return connection.execute(_SWAP, values).rowcount == 1
 
 
 def insert_pointer(connection: Connection, identifier: str, location: str) -> bool:

@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +26,6 @@ from lakehouse.catalog.manifests import DELETED, read_avro_entries
 from lakehouse.catalog.staging import FileChange, StagedTable, stage
 from lakehouse.catalog.table_documents import TableDocument, TableFiles
 
-_BOUND_LENGTH = 16
 # Files of one size class are merged when there are this many; a row is rewritten once per class.
 FILES_PER_SIZE_CLASS = 12
 
@@ -113,10 +113,8 @@ def _rewrite_without(
 
 
 def _matches(rows: pa.Table, values: Mapping[str, str]) -> pa.ChunkedArray:
-    mask = pa.chunked_array([pa.array([True]).take(pa.array([0] * rows.num_rows, pa.int32()))])
-    for column, value in values.items():
-        mask = pc.and_(mask, pc.fill_null(pc.equal(rows[column], value), False))
-    return mask
+    """Which rows have all the values; never null."""
+    return reduce(pc.and_, (pc.fill_null(pc.equal(rows[column], value), False) for column, value in values.items()))
 
 
 def _may_match(schema: Schema, data_file: DataFile, values: Mapping[str, str]) -> bool:

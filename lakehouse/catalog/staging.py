@@ -8,17 +8,13 @@ from typing import Any
 from pyiceberg.manifest import DataFile
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.manifests import (
+from lakehouse.catalog.manifest_lists import (
     DATA_CONTENT,
-    DELETED,
-    Entry,
     ManifestRecord,
-    added_entry,
-    decode_manifest,
-    encode_manifest,
     encode_manifest_list,
     partition_may_contain,
 )
+from lakehouse.catalog.manifests import DELETED, Entry, added_entry, decode_manifest, encode_manifest
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
 

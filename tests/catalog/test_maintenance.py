@@ -25,7 +25,7 @@ from lakehouse.catalog.maintenance.manifests import LARGE_MANIFEST, MANIFESTS_PE
 from lakehouse.catalog.maintenance.orphans import STAGING_GRACE_S, UPLOAD_SILENCE_S
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
-from lakehouse.catalog.manifests import ManifestRecord
+from lakehouse.catalog.manifest_lists import ManifestRecord
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment
