@@ -67,16 +67,20 @@ class DecodedUpload:
         """
         assert self._reader is not None, "read_schema comes first"
         self._source.expect(layout_of(self._reader.schema))
-        while True:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
-                break
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._as_user_error("a record batch is malformed", error) from None
+        while (batch := self._next_batch(self._reader)) is not None:
             if batch.num_rows:
                 yield batch
+            # An upload may be idle for hours, and hundreds are open: none may hold its last batch meanwhile.
+            del batch
         self._confirm_half_close()
+
+    def _next_batch(self, reader: ipc.RecordBatchStreamReader) -> pa.RecordBatch | None:
+        try:
+            return reader.read_next_batch()
+        except StopIteration:
+            return None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._as_user_error("a record batch is malformed", error) from None
 
     def _confirm_half_close(self) -> None:
         # When a client cancels, gRPC may report the end of its messages before the cancellation, and a broken upload

@@ -36,14 +36,23 @@ class BatchEncoder:
     def batch_messages(self, batch: pa.RecordBatch) -> Iterator[bytes]:
         """The dictionary messages that the batch needs, if any, and its own."""
         self._writer.write_batch(batch)
+        # The stream may be idle for long with a message waiting: then nothing else may hold the rows.
+        del batch
         pieces = self._sink.take()
         while pieces:
-            metadata_size = int.from_bytes(b"".join(_cut(pieces, _PREFIX_SIZE))[4:], "little")
-            header = _cut(pieces, metadata_size)
-            kind, body_size = kind_and_body_size(b"".join(header))
-            body = _cut(pieces, body_size)
-            if kind is not MessageKind.SCHEMA:  # the writer puts the schema in front of the first batch
-                yield write_flight_data(header, body)
+            message = _next_message(pieces)
+            if message is not None:
+                yield message
+            del message
+
+
+def _next_message(pieces: deque[bytes | pa.Buffer]) -> bytes | None:
+    metadata_size = int.from_bytes(b"".join(_cut(pieces, _PREFIX_SIZE))[4:], "little")
+    header = _cut(pieces, metadata_size)
+    kind, body_size = kind_and_body_size(b"".join(header))
+    body = _cut(pieces, body_size)
+    # The writer puts the schema in front of the first batch.
+    return None if kind is MessageKind.SCHEMA else write_flight_data(header, body)
 
 
 def _cut(pieces: deque[bytes | pa.Buffer], size: int) -> list[bytes | pa.Buffer]:

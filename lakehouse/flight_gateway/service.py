@@ -84,6 +84,7 @@ class FlightService:
                 for batch in decoded.batches():
                     upload.write(batch)
                     log.rows += batch.num_rows
+                    del batch
                 if not context.is_active():
                     raise UploadCancelledError("the upload was cancelled by the client")
                 upload.finish()
@@ -106,7 +107,9 @@ class FlightService:
             with closing(found) as batches:
                 for batch in batches:
                     log.rows += batch.num_rows
-                    yield from encoder.batch_messages(batch)
+                    messages = encoder.batch_messages(batch)
+                    del batch
+                    yield from messages
 
     def get_flight_info(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         with self._serving("GetFlightInfo", context) as log:

@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import sys
+import weakref
 from collections.abc import Iterator
 
 import grpc
@@ -185,3 +187,29 @@ def test_a_layout_is_known_for_what_can_be_stored() -> None:
     assert layout_of(PLAIN_SCHEMA) == (2, 4)
     assert layout_of(pa.schema([])) == (0, 0)
     assert layout_of(pa.schema([pa.field("v", pa.string_view())])) is None
+
+
+def test_nothing_holds_the_last_batch_while_the_next_is_awaited() -> None:
+    messages = encode(PLAIN_SCHEMA, [plain_batch(*range(1000))] * 3)
+    unused = sys.getrefcount(messages[1])
+    references: list[int] = []
+
+    def observed() -> Iterator[bytes]:
+        for number in range(len(messages)):
+            references.append(sys.getrefcount(messages[number - 1]))
+            yield messages[number]
+
+    decoded = DecodedUpload(observed(), 50 * MIB)
+    decoded.read_schema()
+    for batch in decoded.batches():
+        del batch
+    assert references[2:] == [unused, unused]
+
+
+def test_an_encoded_batch_is_released_while_its_message_waits() -> None:
+    source = plain_batch(*range(100_000))
+    column = weakref.ref(source)
+    stream = BatchEncoder(PLAIN_SCHEMA).batch_messages(source)
+    del source
+    assert len(next(stream)) > MIB
+    assert column() is None
