@@ -9,6 +9,7 @@ from lakehouse.catalog.control_plane.migrate import migrate
 from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.encoder_pool import EncoderPool
 from lakehouse.catalog.finalization import Finalization
+from lakehouse.catalog.maintenance.worker import MaintenanceWorker
 from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.metadata_tables import MetadataTables
 from lakehouse.catalog.notifications import Notifications
@@ -30,7 +31,8 @@ class Lakehouse:
     Attributes:
         sequences, sessions, topics, notifications: The objects of the Mosaico model.
         reader: Rows of topics, by time window.
-        committer: Commits over many tables; its `on_commit` tells maintenance which tables changed.
+        maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
+            `maintenance.run_pending()`.
     """
 
     def __init__(self, settings: Settings, database: Database, warehouse: Warehouse) -> None:
@@ -39,6 +41,8 @@ class Lakehouse:
         self.warehouse = warehouse
         self.table_files = TableFiles(warehouse)
         self.committer = Committer(database, self.table_files)
+        self.maintenance = MaintenanceWorker(database, self.table_files, self.committer, settings)
+        self.committer.on_commit = self.maintenance.notify
         self.tables = TopicTables(database, self.table_files)
         self.encoders = EncoderPool(settings.concurrent_writes)
         metadata_tables = MetadataTables(database, self.table_files)
@@ -77,6 +81,7 @@ class Lakehouse:
 
     def close(self) -> None:
         """Release threads and connections; running uploads must have ended."""
+        self.maintenance.stop()
         self.committer.close()
         self.encoders.close()
         self.database.close()

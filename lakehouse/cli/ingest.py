@@ -22,7 +22,9 @@ from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
 def ingest(
     files: Annotated[
         list[Path],
-        typer.Argument(help="MCAP files, ROS 1 bags, rosbag2 directories or their .db3 and .mcap files.", metavar="FILE..."),
+        typer.Argument(
+            help="MCAP files, ROS 1 bags, rosbag2 directories or their .db3 and .mcap files.", metavar="FILE..."
+        ),
     ],
     sequence: Annotated[
         str | None, typer.Option(help="Name of the sequence; by default made from the file name.")
@@ -51,6 +53,7 @@ def ingest(
                 errors.print(f"[bold red]{path.name}:[/] {error.message}", highlight=False)
             else:
                 print_report(console, path, report)
+        lake.maintenance.run_pending()
     if failed:
         raise typer.Exit(1)
 

@@ -21,3 +21,4 @@ class LakehouseResource(dg.ConfigurableResource):
         """The open lake; what is done with it is recorded under `actor` in the audit log."""
         with Lakehouse.open(self.settings()) as lake, audit.acting_as(actor):
             yield lake
+            lake.maintenance.run_pending()

@@ -76,6 +76,22 @@ class MaintenanceWorker:
             self._pending.update(identifiers)
             self._changed.notify_all()
 
+    def run_pending(self) -> None:
+        """Look after the tables that were changed, in the calling thread: for processes that end after their commits.
+
+        Does nothing while another process is at it; that one finds the changed tables by itself.
+        """
+        try:
+            due = self._take_due_tables()
+            if due and self._lease.hold():
+                try:
+                    self._maintain_all(due)
+                finally:
+                    self._lease.release()
+        except LakehouseError as error:
+            # The commits are done and stay; whoever comes next maintains these tables too.
+            logger.warning("maintenance failed and will be tried again: %s", error)
+
     def run(self, identifiers: Iterable[str]) -> UpkeepResult:
         """Maintain these tables now, in the calling thread, whoever else is at it.
 
