@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from demo.services import HOST, DemoError, Services, require_free_port
+from lakehouse.cli.formatting import wide_console
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
@@ -30,9 +31,11 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = _arguments()
-    console = Console()
+    console = wide_console()
     signal.signal(signal.SIGTERM, _interrupt)
     home = Path(os.environ.setdefault("LAKEHOUSE_HOME", ".lakehouse"))
+    # Polars would otherwise recommend a plugin in the middle of the report.
+    os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
     try:
         require_free_port(arguments.port, "the gateway", "PORT")
         require_free_port(arguments.ui_port, "the Dagster UI", "UI_PORT")

@@ -1,15 +1,15 @@
 """`lakehouse cleanup`: one maintenance cycle, now."""
 
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
-from lakehouse.catalog.settings import Settings
+from lakehouse.cli.formatting import wide_console
+
+if TYPE_CHECKING:
+    from lakehouse.catalog.maintenance.cleanup import CleanupReport
 
 
 def cleanup(
@@ -20,6 +20,11 @@ def cleanup(
     The gateway does the same on its own every MOSAICOD_CLEANUP_TIME_INTERVAL seconds. Orphaned files are marked first
     and purged by a later cycle, once MOSAICOD_CLEANUP_RETENTION_DURATION seconds have passed.
     """
+    # Imported when the command runs: the libraries behind it take a second, `--help` should not.
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
+    from lakehouse.catalog.settings import Settings
+
     with Lakehouse.open(Settings.load()) as lake:
         report = run_cleanup_cycle(lake.database, lake.table_files, lake.committer, lake.settings, dry_run)
     if report is None:
@@ -28,12 +33,12 @@ def cleanup(
     _print(report)
 
 
-def _print(report: CleanupReport) -> None:
+def _print(report: "CleanupReport") -> None:
     counts = Table("", "before", "after", box=None, header_style="bold")
     for field in fields(report.before):
         before, after = getattr(report.before, field.name), getattr(report.after, field.name)
         counts.add_row(field.name.replace("_", " "), f"{before:,}", f"{after:,}")
-    console = Console()
+    console = wide_console()
     console.print(counts)
     console.print("would be done:" if report.dry_run else "done:")
     for name, value in _figures(report):

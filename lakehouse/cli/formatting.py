@@ -2,7 +2,11 @@
 
 from datetime import UTC, datetime
 
+from rich.console import Console
+
 from lakehouse.catalog.time_window import TimeInterval
+
+PIPE_WIDTH = 160
 
 
 def human_bytes(count: int) -> str:
@@ -27,3 +31,9 @@ def human_time(unix_ns: int) -> str:
 def human_span(interval: TimeInterval | None) -> str:
     """Length of an interval in seconds."""
     return "-" if interval is None else f"{(interval.end_ns - interval.start_ns) / 1e9:.2f} s"
+
+
+def wide_console() -> Console:
+    """A console whose tables are not squeezed when the output goes to a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)

@@ -1,17 +1,20 @@
 """`lakehouse info`: where everything lives and how it is set."""
 
 import typer
-from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url
 
 from lakehouse import __version__
-from lakehouse.catalog.settings import Settings
+from lakehouse.cli.formatting import wide_console
 
 
 def info() -> None:
     """Show the version, where data lives, and every setting with its value."""
+    # Imported when the command runs: the libraries behind it take a second, `--help` should not.
+    from pydantic import SecretStr
+    from sqlalchemy import make_url
+
+    from lakehouse.catalog.settings import Settings
+
     settings = Settings.load()
     database = make_url(settings.database_url).render_as_string(hide_password=True)
     typer.echo(f"lakehouse {__version__}\ndatabase  {database}\nwarehouse {settings.warehouse_uri}\n")
@@ -25,4 +28,4 @@ def info() -> None:
         else:
             shown = str(value) or "-"
         table.add_row(str(field.validation_alias), shown, field.description or "")
-    Console().print(table)
+    wide_console().print(table)

@@ -2,21 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lakehouse.catalog import audit
 from lakehouse.catalog.errors import BadRequestError, LakehouseError
-from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.time_window import TimeInterval
-from lakehouse.cli.formatting import human_bytes, human_span
-from lakehouse.orchestration.recordings.ingest import ingest_recording
-from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
+from lakehouse.cli.formatting import human_bytes, human_span, wide_console
+
+if TYPE_CHECKING:
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
 
 
 def ingest(
@@ -39,10 +38,15 @@ def ingest(
     Every message is accounted for: counts are compared with the recording's own index, and what could not be decoded is
     listed with the reason. A recording that fails leaves nothing behind and does not stop the others.
     """
+    # Imported when the command runs: the libraries behind it take a second, `--help` should not.
+    from lakehouse.catalog import audit
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+
     if sequence is not None and len(files) > 1:
         raise BadRequestError("--sequence names one sequence, but several recordings are given")
     user_metadata = _parse_metadata(metadata)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = wide_console(), Console(stderr=True)
     failed = 0
     with Lakehouse.open(Settings.load()) as lake, audit.acting_as("lakehouse ingest"):
         for path in files:
@@ -70,12 +74,14 @@ def _parse_metadata(text: str) -> dict[str, object]:
 
 def _ingest_with_progress(
     console: Console,
-    lake: Lakehouse,
+    lake: "Lakehouse",
     path: Path,
     sequence: str | None,
     user_metadata: dict[str, object],
     topics: list[str] | None,
-) -> IngestReport:
+) -> "IngestReport":
+    from lakehouse.orchestration.recordings.ingest import ingest_recording
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,7 +101,7 @@ def _ingest_with_progress(
         )
 
 
-def print_report(console: Console, path: Path, report: IngestReport) -> None:
+def print_report(console: Console, path: Path, report: "IngestReport") -> None:
     """Show what came of one recording, a line per topic."""
     if report.already_ingested:
         console.print(f"[bold]{path.name}[/]: sequence {report.sequence} holds this very recording already")
@@ -125,7 +131,7 @@ def print_report(console: Console, path: Path, report: IngestReport) -> None:
         console.print(f"[yellow]damaged: {damage}[/]", highlight=False)
 
 
-def _interval(topic: TopicReport) -> TimeInterval | None:
+def _interval(topic: "TopicReport") -> TimeInterval | None:
     if topic.start_ns is None or topic.end_ns is None:
         return None
     return TimeInterval(topic.start_ns, topic.end_ns)

@@ -4,17 +4,18 @@ import logging
 import signal
 import threading
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sqlalchemy import make_url
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import ConfigurationError, StorageError
-from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.settings import Settings
 from lakehouse.cli.log_output import LogFormat, LogLevel, configure_logging
-from lakehouse.flight_gateway.server import DEFAULT_HOST, DEFAULT_PORT, Gateway
+from lakehouse.flight_gateway import DEFAULT_HOST, DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
 
 # How long running calls may go on after the signal to stop; below the 30 s that orchestrators usually wait.
 GRACE_SECONDS = 10.0
@@ -29,6 +30,10 @@ def run(
     log_level: Annotated[LogLevel, typer.Option(help="Least severe records to log.")] = LogLevel.INFO,
 ) -> None:
     """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C."""
+    # Imported when the command runs: the libraries behind it take a second, `--help` should not.
+    from lakehouse.catalog.settings import Settings
+    from lakehouse.flight_gateway.server import Gateway
+
     configure_logging(log_format, log_level)
     settings = Settings.load()
     stopped = _stop_signal()
@@ -48,7 +53,9 @@ def run(
     _log.info("stopped")
 
 
-def _opened(settings: Settings) -> Lakehouse:
+def _opened(settings: "Settings") -> "Lakehouse":
+    from lakehouse.catalog.lakehouse import Lakehouse
+
     try:
         return Lakehouse.open(settings)
     except StorageError as error:
@@ -58,7 +65,9 @@ def _opened(settings: Settings) -> Lakehouse:
         ) from error
 
 
-def _database_name(settings: Settings) -> str:
+def _database_name(settings: "Settings") -> str:
+    from sqlalchemy import make_url
+
     return make_url(settings.database_url).render_as_string(hide_password=True)
 
 

@@ -1,17 +1,16 @@
 """`lakehouse sequences`: what is in the lake."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.records import TopicRecord
-from lakehouse.catalog.sequences import SequenceDescription
-from lakehouse.catalog.settings import Settings
-from lakehouse.cli.formatting import human_bytes, human_span, human_time
+from lakehouse.cli.formatting import human_bytes, human_span, human_time, wide_console
+
+if TYPE_CHECKING:
+    from lakehouse.catalog.records import TopicRecord
+    from lakehouse.catalog.sequences import SequenceDescription
 
 
 def sequences(
@@ -19,6 +18,10 @@ def sequences(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """List the sequences, or the topics of one."""
+    # Imported when the command runs: the libraries behind it take a second, `--help` should not.
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+
     with Lakehouse.open(Settings.load()) as lake:
         if name is None:
             descriptions = [lake.sequences.describe(found) for found in lake.sequences.names()]
@@ -32,7 +35,7 @@ def sequences(
         _print_topics(descriptions[0])
 
 
-def _as_dict(description: SequenceDescription) -> dict[str, object]:
+def _as_dict(description: "SequenceDescription") -> dict[str, object]:
     return {
         "sequence": description.sequence.name,
         "created_at_ns": description.sequence.created_at_ns,
@@ -42,7 +45,7 @@ def _as_dict(description: SequenceDescription) -> dict[str, object]:
     }
 
 
-def _topic_as_dict(topic: TopicRecord) -> dict[str, object]:
+def _topic_as_dict(topic: "TopicRecord") -> dict[str, object]:
     return {
         "locator": str(topic.locator),
         "ontology_tag": topic.ontology_tag,
@@ -56,7 +59,7 @@ def _topic_as_dict(topic: TopicRecord) -> dict[str, object]:
     }
 
 
-def _print_sequences(descriptions: list[SequenceDescription]) -> None:
+def _print_sequences(descriptions: "list[SequenceDescription]") -> None:
     table = Table("sequence", "created (UTC)", "sessions", "topics", "rows", "size", box=None, header_style="bold")
     for each in descriptions:
         table.add_row(
@@ -67,10 +70,10 @@ def _print_sequences(descriptions: list[SequenceDescription]) -> None:
             f"{sum(topic.row_count for topic in each.topics):,}",
             human_bytes(sum(topic.total_bytes for topic in each.topics)),
         )
-    Console().print(table if descriptions else "No sequences yet: try `lakehouse ingest FILE`.")
+    wide_console().print(table if descriptions else "No sequences yet: try `lakehouse ingest FILE`.")
 
 
-def _print_topics(description: SequenceDescription) -> None:
+def _print_topics(description: "SequenceDescription") -> None:
     table = Table("topic", "type", "rows", "span", "size", "files", "table", box=None, header_style="bold")
     for topic in description.topics:
         table.add_row(
@@ -82,4 +85,4 @@ def _print_topics(description: SequenceDescription) -> None:
             str(topic.chunk_count),
             topic.table_identifier or "-",
         )
-    Console().print(table)
+    wide_console().print(table)

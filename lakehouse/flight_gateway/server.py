@@ -9,13 +9,12 @@ import grpc
 
 from lakehouse.catalog.errors import ConfigurationError
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.flight_gateway import DEFAULT_HOST, DEFAULT_PORT
 from lakehouse.flight_gateway.authorizer import AllowAll, Authorizer
 from lakehouse.flight_gateway.memory import MemoryReturner
 from lakehouse.flight_gateway.service import FlightService
 from lakehouse.flight_gateway.thread_pool import ServingThreads
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 6726
 # Clients keep one DoPut open per topic, so hundreds of idle calls are normal. Calls beyond this number are refused.
 MAX_CONCURRENT_CALLS = 2048
 # What a message holds besides the batch itself: descriptor, IPC metadata of wide schemas, protobuf framing.
