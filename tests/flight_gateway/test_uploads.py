@@ -96,7 +96,7 @@ def test_a_refused_schema_leaves_the_topic_free_for_a_better_one(raw: RawClient,
 
 def test_a_schema_nested_too_deeply_is_refused(raw: RawClient, name: str) -> None:
     deep = pa.int8()
-    for _ in range(40):
+    for _ in range(100):
         deep = pa.list_(deep)
     schema = pa.schema([pa.field("timestamp_ns", pa.int64()), pa.field("deep", deep)])
     topic = raw.new_topic(name)
