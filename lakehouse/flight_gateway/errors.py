@@ -33,6 +33,8 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """
     if isinstance(error, LakehouseError):
         code = next(_STATUS_CODES[kind] for kind in type(error).__mro__ if kind in _STATUS_CODES)
+        if code is grpc.StatusCode.INTERNAL:
+            _log.error("%s", error.message, exc_info=error)
         return code, wire_text(error.message)
     incident = secrets.token_hex(4)
     _log.error("unexpected error, incident %s", incident, exc_info=error, extra={"incident": incident})

@@ -28,6 +28,7 @@ class Gateway:
         host: Name or address to listen on.
         port: Port to listen on; 0 picks a free one.
         authorizer: Decides on every call; by default everybody may do everything.
+        body_compression: `lz4` or `zstd` to compress the rows of DoGet, or None. Every Arrow client decodes both.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Gateway:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         authorizer: Authorizer | None = None,
+        body_compression: str | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -46,7 +48,8 @@ class Gateway:
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=_channel_options(lakehouse.settings.max_grpc_message_size + _FRAMING_ALLOWANCE),
         )
-        self._server.add_generic_rpc_handlers((FlightService(lakehouse, authorizer or AllowAll()).handler(),))
+        service = FlightService(lakehouse, authorizer or AllowAll(), body_compression)
+        self._server.add_generic_rpc_handlers((service.handler(),))
 
     @property
     def uri(self) -> str:

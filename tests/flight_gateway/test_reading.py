@@ -5,7 +5,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from lakehouse.flight_gateway.server import Gateway
 from lakehouse.flight_gateway.wire import read_flight_data
+from tests.flight_gateway.conftest import Served
 from tests.flight_gateway.raw_client import PLAIN_SCHEMA, RawClient, plain_batch, status_of
 
 
@@ -161,3 +163,14 @@ def test_messages_stay_near_the_announced_size(raw: RawClient, name: str) -> Non
     _, *messages = raw.get(ticket_of(raw, topic.locator).ticket)
     assert len(messages) >= 2
     assert max(len(read_flight_data(message).body) for message in messages) <= target + (1 << 21)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_bodies_can_be_compressed(served: Served, raw: RawClient, name: str, compression: str) -> None:
+    topic = raw.new_topic(name)
+    raw.upload(topic, plain_batch(*range(5000)))
+    ticket = ticket_of(raw, topic.locator)
+    gateway = Gateway(served.lakehouse, port=0, body_compression=compression)
+    with flight.FlightClient(f"grpc://127.0.0.1:{gateway.start()}") as client:
+        assert [stamp for stamp, _ in rows(client, ticket)] == list(range(5000))
+    gateway.stop()
