@@ -174,11 +174,8 @@ def _temporal(arrow_type: pa.DataType, length: int, nulls: np.ndarray, random: R
         values = np.where(nulls, 2**62, values)  # what a null hides would not fit
     else:
         values = _integers(random, length, 8 * np.dtype(width).itemsize, signed=True)
-    return (
-        pa.array(np.asarray(values, width), mask=nulls).view(arrow_type)
-        if not nulls.any()
-        else _masked(np.asarray(values, width), nulls, arrow_type)
-    )
+    numbers = np.asarray(values, width)
+    return _masked(numbers, nulls, arrow_type) if nulls.any() else pa.array(numbers).view(arrow_type)
 
 
 def _masked(values: np.ndarray, nulls: np.ndarray, arrow_type: pa.DataType) -> pa.Array:
