@@ -32,7 +32,8 @@ from lakehouse.catalog.table_documents import TableFiles
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.01
-LONGEST_PAUSE_S = 1.0
+# Longer pauses would only let whoever has just won win again.
+LONGEST_PAUSE_S = 0.25
 STAGING_THREADS = 4
 MAX_GROUP = 64
 # Files staged longer ago (by a process that was suspended, say) may have been collected as orphans.

@@ -38,6 +38,7 @@ class ManifestFormat:
         self.header = encode_header(
             {
                 "schema": schema_json,
+                "schema-id": str(schema.schema_id),
                 "partition-spec": json.dumps([field.model_dump(by_alias=True, mode="json") for field in spec.fields]),
                 "partition-spec-id": str(spec.spec_id),
                 "format-version": "2",

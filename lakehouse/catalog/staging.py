@@ -8,18 +8,27 @@ from typing import Any
 from pyiceberg.manifest import DataFile
 
 from lakehouse.catalog import crash_points
+from lakehouse.catalog.errors import StateError, quoted
 from lakehouse.catalog.manifest_lists import (
     DATA_CONTENT,
     ManifestRecord,
     encode_manifest_list,
     partition_may_contain,
 )
-from lakehouse.catalog.manifests import DELETED, Entry, added_entry, decode_manifest, encode_manifest
+from lakehouse.catalog.manifests import (
+    DELETED,
+    Entry,
+    added_entry,
+    decode_manifest,
+    encode_manifest,
+    read_avro_entries,
+)
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
 
 TOPIC_SPEC_ID = 0
 _SEQUENCE_FIELD = "sequence"
+_TRUNCATED_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,12 @@ class StagedTable:
         base_location: Metadata file the change was built on.
         new_location: Metadata file of the changed table.
         written: URIs of everything staged, to be removed if the commit fails.
-        missing_paths: Files of `delete_paths` that the table does not hold.
     """
 
     identifier: str
     base_location: str
     new_location: str
     written: tuple[str, ...]
-    missing_paths: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -109,15 +116,12 @@ class SnapshotBuilder:
 
     def stage(self, change: FileChange) -> StagedTable | None:
         added, removed = _Totals(), _Totals()
-        found: set[str] = set()
-        kept = self._without(change, removed, found)
+        kept = self._without(change, removed)
         records = [*self._appended(change.add, added), *kept]
         if not added.files and not removed.files:
             return None
         snapshot, list_location = self._snapshot(change, added, removed)
-        return self._write(
-            self._base.with_snapshot(snapshot), list_location, records, frozenset(change.delete_paths - found)
-        )
+        return self._write(self._base.with_snapshot(snapshot), list_location, records)
 
     def replace_manifests(self, groups: Sequence[Sequence[ManifestRecord]]) -> StagedTable:
         """Merge each group of manifests into one; the rows of the table stay what they are."""
@@ -133,7 +137,7 @@ class SnapshotBuilder:
             "manifests-replaced": str(len(merged_away)),
         }
         snapshot, list_location = self._snapshot(FileChange(summary=summary, operation="replace"), _Totals(), _Totals())
-        return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept], frozenset())
+        return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept])
 
     def _appended(self, data_files: Sequence[DataFile], added: _Totals) -> list[ManifestRecord]:
         if not data_files:
@@ -145,7 +149,7 @@ class SnapshotBuilder:
             self._partitions.add(entry.partition)
         return [self._manifest(TOPIC_SPEC_ID, entries)]
 
-    def _without(self, change: FileChange, removed: _Totals, found: set[str]) -> list[ManifestRecord]:
+    def _without(self, change: FileChange, removed: _Totals) -> list[ManifestRecord]:
         """The current manifests, those that hold removed files rewritten."""
         current = self._current_manifests()
         if not change.delete_sequences and not change.delete_paths:
@@ -154,7 +158,7 @@ class SnapshotBuilder:
         for record in current:
             entries = self._entries(record) if self._may_hold_removed(record, change) else []
             live = [entry for entry in entries if entry.status != DELETED]
-            doomed = {entry.path for entry in live if self._is_removed(record, entry, change)}
+            doomed = self._removed_files(record, live, change) if live else frozenset()
             if not doomed:
                 kept.append(record)
                 continue
@@ -166,7 +170,6 @@ class SnapshotBuilder:
                     rewritten.append(entry.as_deleted_by(self._snapshot_id))
                 else:
                     rewritten.append(entry.as_existing())
-            found |= doomed
             kept.append(self._manifest(record.spec_id, rewritten))
         return kept
 
@@ -180,13 +183,38 @@ class SnapshotBuilder:
             partition_may_contain(record, index, sequence.encode()) for sequence in change.delete_sequences
         )
 
-    def _is_removed(self, record: ManifestRecord, entry: Entry, change: FileChange) -> bool:
-        if entry.path in change.delete_paths:
-            return True
+    def _removed_files(self, record: ManifestRecord, live: Sequence[Entry], change: FileChange) -> frozenset[str]:
+        """Paths of those live files of a manifest that the change removes.
+
+        Raises:
+            StateError: If rows of a sequence to be deleted lie in one file with rows of others.
+        """
+        removed = {entry.path for entry in live if entry.path in change.delete_paths}
         if not change.delete_sequences:
-            return False
+            return frozenset(removed)
         index = self._sequence_index(record.spec_id)
-        return index is not None and entry.partition[index] in change.delete_sequences
+        if index is None:
+            return frozenset(removed | self._removed_by_bounds(record, change.delete_sequences))
+        return frozenset(removed | {entry.path for entry in live if entry.partition[index] in change.delete_sequences})
+
+    def _removed_by_bounds(self, record: ManifestRecord, sequences: frozenset[str]) -> set[str]:
+        """The same for files that another engine wrote in a partitioning without the sequence."""
+        field_id = self._base.schema.find_field(_SEQUENCE_FIELD).field_id
+        removed = set()
+        for entry in read_avro_entries(self._files.read(record.path)):
+            lower = (entry.data_file.lower_bounds or {}).get(field_id)
+            upper = (entry.data_file.upper_bounds or {}).get(field_id)
+            for sequence in map(str.encode, sequences) if entry.status != DELETED else ():
+                if (lower is not None and sequence < lower) or (upper is not None and sequence > upper):
+                    continue
+                # Bounds of texts longer than this may be truncated, and prove nothing then.
+                if not lower == sequence == upper or len(sequence) >= _TRUNCATED_LENGTH:
+                    raise StateError(
+                        f"rows of {quoted(sequence.decode())} may lie in one file with rows of other sequences, since "
+                        f"table {self._identifier} was repartitioned by another engine: delete them with that engine"
+                    )
+                removed.add(entry.data_file.file_path)
+        return removed
 
     def _sequence_index(self, spec_id: int) -> int | None:
         """Position of the partition field that is the identity of the column `sequence`."""
@@ -268,7 +296,6 @@ class SnapshotBuilder:
         fields: Mapping[str, Any],
         list_location: str,
         records: Sequence[ManifestRecord],
-        missing_paths: frozenset[str],
     ) -> StagedTable:
         parent = self._base.current_snapshot
         manifest_list = encode_manifest_list(
@@ -290,7 +317,7 @@ class SnapshotBuilder:
             warehouse.delete(written)
             raise
         self._files.remember(new_location, document, list_location, records)
-        return StagedTable(self._identifier, self._base.metadata_location, new_location, tuple(written), missing_paths)
+        return StagedTable(self._identifier, self._base.metadata_location, new_location, tuple(written))
 
 
 def write_file(warehouse: Warehouse, uri: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from sqlalchemy import Connection, func, select, text
 
@@ -317,6 +318,31 @@ def test_our_commits_and_those_of_stock_pyiceberg_build_on_each_other(lake: Smal
     assert lake.iceberg().load_table(table.identifier).scan().to_arrow().num_rows == 2 * ROWS
     lake.iceberg().load_table(table.identifier).delete("sequence = 'theirs'")
     assert lake.sequences_in(table.identifier) == ["ours too"]
+
+
+def test_after_repartitioning_by_another_engine_deletions_are_exact_or_refused(lake: SmallLake) -> None:
+    table = lake.table()
+    lake.append(table, "ours")
+    with lake.iceberg().load_table(table.identifier).update_spec() as update:
+        update.remove_field("sequence").remove_field("recorded_at_day")
+    rows = lake.stock_table(table.identifier).scan().to_arrow()
+    index = rows.schema.get_field_index("sequence")
+
+    def renamed(*names: str) -> pa.Table:
+        column = [names[number % len(names)] for number in range(ROWS)]
+        return rows.set_column(index, rows.schema.field(index), pa.array(column, rows.schema.field(index).type))
+
+    for names in (["alone"], ["mixed-a", "mixed-b"]):
+        lake.iceberg().load_table(table.identifier).append(renamed(*names))
+    lake.append(table, "ours too")
+    lake.delete(table, "alone")
+    lake.delete(table, "ours")
+    left = lake.stock_table(table.identifier).scan().to_arrow()
+    assert set(left["sequence"].to_pylist()) == {"mixed-a", "mixed-b", "ours too"}
+    before = lake.pointers()
+    with pytest.raises(StateError, match="repartitioned"):
+        lake.delete(table, "mixed-a")
+    assert lake.pointers() == before
 
 
 def test_metadata_fields_that_we_do_not_know_survive(lake: SmallLake) -> None:
