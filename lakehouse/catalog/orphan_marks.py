@@ -28,12 +28,18 @@ def unmark(connection: Connection, uris: Iterable[str]) -> None:
         connection.execute(delete(orphan_files).where(orphan_files.c.path.in_(batch)))
 
 
-def marked_files(connection: Connection, prefix: str = "") -> Mapping[str, int]:
-    """When each marked file below a URI prefix was marked, Unix nanoseconds."""
+def marked_files(connection: Connection) -> Mapping[str, int]:
+    """When each marked file was marked, Unix nanoseconds."""
     query = select(orphan_files.c.path, orphan_files.c.marked_at_ns)
-    if prefix:
-        query = query.where(orphan_files.c.path.startswith(prefix, autoescape=True))
     return {row.path: row.marked_at_ns for row in connection.execute(query)}
+
+
+def metadata_files_marked_before(connection: Connection, at_ns: int) -> list[str]:
+    """Marked metadata files of tables whose mark is at least as old as a time in Unix nanoseconds."""
+    is_metadata = orphan_files.c.path.contains("/metadata/")
+    return list(
+        connection.scalars(select(orphan_files.c.path).where(orphan_files.c.marked_at_ns <= at_ns, is_metadata))
+    )
 
 
 def _batches(uris: list[str]) -> Iterable[list[str]]:

@@ -75,6 +75,7 @@ def test_cost_stays_bounded_over_five_hundred_commits(lake: SmallLake) -> None:
         assert document is not None
         if upkeep.is_due(document):
             upkeep.maintain(table.identifier)
+            upkeep.purge_metadata()
         if number % 50 == 49:
             stock = lake.stock_table(table.identifier)
             snapshot = stock.current_snapshot()
@@ -152,7 +153,8 @@ def test_metadata_files_outlive_their_snapshots_by_the_minimum_age(lake: SmallLa
     assert marked
     assert marked <= lake.stored(table.location, "metadata"), "readers of the old state can go on"
     assert sorted(task.file.file_path for task in old.scan().plan_files()) == plan_before
-    result = upkeep.maintain(table.identifier, now_ns=lambda: time.time_ns() + 61 * 10**9)
+    assert upkeep.purge_metadata().purged_metadata_files == 0
+    result = upkeep.purge_metadata(time.time_ns() + 61 * 10**9)
     assert result.purged_metadata_files == len(marked)
     assert not marks(lake)
     assert not marked & lake.stored(table.location, "metadata")

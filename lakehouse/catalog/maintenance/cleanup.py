@@ -123,6 +123,7 @@ class _Cycle:
                     report.dropped_tables += 1
                 else:
                     report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
+            report.upkeep += self._upkeep.purge_metadata(self._now_ns())
         self._lease.hold()
         search = OrphanSearch(self._database, self._files, self._retention_s)
         report.orphans = search.run(dry_run, self._now_ns())

@@ -20,7 +20,7 @@ from lakehouse.catalog.maintenance.snapshots import (
     without_snapshots,
 )
 from lakehouse.catalog.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
-from lakehouse.catalog.orphan_marks import mark, marked_files, unmark
+from lakehouse.catalog.orphan_marks import mark, metadata_files_marked_before, unmark
 from lakehouse.catalog.row_changes import stage_row_compaction
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.staging import SnapshotBuilder, StagedTable, write_file
@@ -62,7 +62,7 @@ class Upkeep:
         self._min_age_ns = settings.snapshot_min_age * NANOSECONDS
 
     def is_due(self, document: TableDocument) -> bool:
-        """Whether `maintain` has anything to do but purging, at the price of reading what commits have just read."""
+        """Whether `maintain` has anything to do, at the price of reading what commits have just read."""
         if not is_ours(document):
             return False
         if len(expired_snapshots(document, self._keep)) >= self._slack:
@@ -91,8 +91,31 @@ class Upkeep:
             merged = self._attempt(identifier, lambda base: stage_row_compaction(self._files, identifier, base))
             result = replace(result, row_compactions=merged)
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
-        result = replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
-        return replace(result, purged_metadata_files=self._purge(identifier, now_ns()))
+        return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
+
+    def purge_metadata(self, now_ns: int | None = None) -> UpkeepResult:
+        """Remove the metadata files that expired snapshots left behind, once their readers have had time to finish.
+
+        Raises:
+            StorageError: If database or warehouse fail.
+        """
+        cutoff_ns = (time.time_ns() if now_ns is None else now_ns) - self._min_age_ns
+        by_location: dict[str, set[str]] = {}
+        with self._database.snapshot() as connection:
+            for uri in metadata_files_marked_before(connection, cutoff_ns):
+                by_location.setdefault(uri.rpartition("/metadata/")[0], set()).add(uri)
+        purged = 0
+        for location, uris in by_location.items():
+            document = self.document(".".join(location.rsplit("/", 2)[1:]))
+            # Files of dropped and renamed tables are left to the search for orphans, which looks at all tables.
+            if document is None or document.location != location:
+                continue
+            unused = uris - referenced_metadata(self._files, document)
+            self._files.warehouse.delete(unused)
+            with self._database.transaction() as connection:
+                unmark(connection, uris)
+            purged += len(unused)
+        return UpkeepResult(purged_metadata_files=purged)
 
     def document(self, identifier: str) -> TableDocument | None:
         """The current state of one of our tables."""
@@ -158,22 +181,6 @@ class Upkeep:
         if not swapped:
             self._files.warehouse.delete(staged.written)
         return swapped
-
-    def _purge(self, identifier: str, now_ns: int) -> int:
-        """Remove marked metadata files whose readers have had time to finish."""
-        document = self.document(identifier)
-        if document is None:
-            return 0
-        with self._database.snapshot() as connection:
-            marked = marked_files(connection, f"{document.location}/metadata/")
-        due = {uri for uri, at_ns in marked.items() if now_ns - at_ns >= self._min_age_ns}
-        if not due:
-            return 0
-        purged = due - referenced_metadata(self._files, document)
-        self._files.warehouse.delete(purged)
-        with self._database.transaction() as connection:
-            unmark(connection, due)
-        return len(purged)
 
 
 def is_ours(document: TableDocument) -> bool:

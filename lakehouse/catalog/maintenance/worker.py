@@ -1,6 +1,5 @@
 """Maintenance in the background of a process that commits."""
 
-import heapq
 import logging
 import threading
 import time
@@ -23,6 +22,7 @@ SETTLING_PAUSE_S = 1.0
 BUSY_PAUSE_S = 2.0
 # Tables that other processes changed are found by their pointers.
 POLL_INTERVAL_S = 60.0
+SHORTEST_PURGE_INTERVAL_S = 5.0
 _JOIN_TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class MaintenanceWorker:
         self._lease = Lease(database, MAINTENANCE_LEASE, LEASE_DURATION_S)
         self._changed = threading.Condition()
         self._pending: set[str] = set()
-        self._revisits: list[tuple[float, str]] = []
+        self._next_purge = float("inf")
         self._seen: dict[str, str] = {}
         self._next_poll = time.monotonic()
         self._stopping = False
@@ -124,7 +124,7 @@ class MaintenanceWorker:
         return self._pause(SETTLING_PAUSE_S)
 
     def _next_due(self) -> float:
-        return min(self._next_cycle, self._next_poll, self._revisits[0][0] if self._revisits else float("inf"))
+        return min(self._next_cycle, self._next_poll, self._next_purge)
 
     def _pause(self, seconds: float) -> bool:
         """Wait; False if the worker is to stop."""
@@ -134,13 +134,18 @@ class MaintenanceWorker:
 
     def _work(self) -> None:
         due = self._take_due_tables()
-        if due:
+        purges = time.monotonic() >= self._next_purge
+        if due or purges:
             if not self._lease.hold():
                 self.notify(due)
                 self._pause(BUSY_PAUSE_S)
                 return
             try:
                 self._maintain_all(due)
+                if purges:
+                    purged = self._upkeep.purge_metadata().purged_metadata_files
+                    # Where there was something, younger marks may be waiting for their turn.
+                    self._next_purge = self._purge_time() if purged else float("inf")
             finally:
                 self._lease.release()
         if time.monotonic() >= self._next_cycle:
@@ -153,17 +158,13 @@ class MaintenanceWorker:
         now = time.monotonic()
         with self._changed:
             changed, self._pending = self._pending, set()
-            revisited: set[str] = set()
-            while self._revisits and self._revisits[0][0] <= now:
-                revisited.add(heapq.heappop(self._revisits)[1])
         polls = now >= self._next_poll
         with self._database.snapshot() as connection:
             pointers = read_pointers(connection, None if polls else changed)
         if polls:
             self._next_poll = now + POLL_INTERVAL_S
             pointers, self._seen = {k: v for k, v in pointers.items() if self._seen.get(k) != v}, pointers
-        due = {name for name, location in pointers.items() if self._upkeep.is_due(self._files.document(location))}
-        return sorted(due | revisited)
+        return sorted(name for name, place in pointers.items() if self._upkeep.is_due(self._files.document(place)))
 
     def _maintain_all(self, identifiers: list[str]) -> None:
         for position, identifier in enumerate(identifiers):
@@ -176,8 +177,8 @@ class MaintenanceWorker:
         result = self._upkeep.maintain(identifier)
         if result.expired_snapshots:
             # What expiry leaves behind is purged when its readers have had time to finish.
-            again = time.monotonic() + self._settings.snapshot_min_age + 1
-            with self._changed:
-                heapq.heappush(self._revisits, (again, identifier))
-                self._changed.notify_all()
+            self._next_purge = min(self._next_purge, self._purge_time())
         return result
+
+    def _purge_time(self) -> float:
+        return time.monotonic() + max(self._settings.snapshot_min_age, SHORTEST_PURGE_INTERVAL_S)
