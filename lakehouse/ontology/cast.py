@@ -6,6 +6,7 @@ wider numbers, large offsets, other child names and orders, dictionary encoding.
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.types as pat
 
@@ -159,7 +160,19 @@ def _encode_leaf(array: pa.Array, plan: ColumnPlan) -> pa.Array:
     if is_temporal_number(source):
         number = pa.int32() if pat.is_time32(source) else pa.int64()
         return array.view(number).cast(plan.storage.type)
+    if (pat.is_string_view(source) or pat.is_binary_view(source)) and array.null_count:
+        array = _without_views_of_nulls(array)
     return array.cast(plan.storage.type)
+
+
+def _without_views_of_nulls(array: pa.Array) -> pa.Array:
+    """The same values. Null rows may hold any bytes, which validation skips, but Arrow's cast follows them as pointers
+    and ends the process."""
+    _, views, *data = array.buffers()
+    rows = np.frombuffer(views, np.uint64, 2 * (array.offset + len(array))).reshape(-1, 2)[array.offset :].copy()
+    rows[np.asarray(array.is_null())] = 0
+    buffers = [validity_buffer(array), pa.py_buffer(rows), *data]
+    return pa.Array.from_buffers(array.type, len(array), buffers, array.null_count)
 
 
 def _decode_leaf(array: pa.Array, plan: ColumnPlan) -> pa.Array:

@@ -72,4 +72,5 @@ def view_lengths(array: pa.Array) -> npt.NDArray[np.int32]:
     """Lengths of string or binary views (Arrow format: 16 bytes per view, of which the first four are the length)."""
     if len(array) == 0:
         return np.zeros(0, np.int32)
-    return np.frombuffer(array.buffers()[1], np.int32).reshape(-1, 4)[array.offset : array.offset + len(array), 0]
+    end = array.offset + len(array)  # the buffer may be longer, by anything
+    return np.frombuffer(array.buffers()[1], np.int32, 4 * end).reshape(-1, 4)[array.offset :, 0]

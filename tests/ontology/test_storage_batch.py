@@ -224,3 +224,21 @@ def test_rows_that_lack_a_column_are_an_error_not_nulls() -> None:
         plan.from_storage(pa.RecordBatch.from_pydict({"timestamp_ns": [1]}))
     with pytest.raises(UnstorableValueError, match="'s'"):
         plan.from_storage(pa.RecordBatch.from_pydict({"timestamp_ns": [1], "s": pa.array([{"a": 1}])}))
+
+
+@pytest.mark.parametrize("view_type", [pa.string_view(), pa.binary_view()])
+def test_null_rows_of_views_may_hold_anything(view_type: pa.DataType) -> None:
+    """Only valid rows are ever validated, so an upload can put wild pointers below its nulls."""
+    long, wild = b"x" * 20, b"\xff\xff\xff\x7f" * 4
+    valid = (20).to_bytes(4, "little") + long[:4] + bytes(8)
+    views = pa.py_buffer(wild + valid + wild + valid + b"odd")
+    array = pa.Array.from_buffers(view_type, 4, [pa.py_buffer(b"\x0a"), views, pa.py_buffer(long)])
+    expected = [None, long, None, long]
+    for values in (array, array.slice(1), array.slice(2, 1)):
+        values.validate(full=True)
+        batch = batch_of(text=values, nested=pa.StructArray.from_arrays([values], ["text"]))
+        returned = [
+            None if value is None else value.encode() if isinstance(value, str) else value
+            for value in round_trip(batch).column("text").to_pylist()
+        ]
+        assert returned == expected[values.offset : values.offset + len(values)]
