@@ -104,7 +104,7 @@ class DataFileWriter:
         self.arrow_bytes += arrow_bytes
 
     def close(self) -> DataFileEntry:
-        """Finish the file and make its contents survive a power cut; its name is left to the caller.
+        """Finish the file; making it survive a power cut is left to the caller.
 
         Raises:
             StorageError: If the warehouse fails.
@@ -117,7 +117,6 @@ class DataFileWriter:
             self._sink.close()
         except OSError as error:
             raise StorageError("a data file could not be written") from error
-        self._warehouse.make_contents_durable(self.place.uri)
         crash_points.reach("data-file-close:after")
         footer = self._footers[0]
         metrics = column_metrics(footer, self._leaves, self._counts)

@@ -5,7 +5,7 @@ Files are named by URI. As everywhere in Iceberg, what follows the scheme is tak
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,11 +143,17 @@ class Warehouse:
                 for _ in _synchronizers.map(_synchronize, paths):
                     pass
 
-    def make_contents_durable(self, uri: str) -> None:
-        """The first half of `make_durable`, for one file of many."""
+    def begin_making_contents_durable(self, uri: str) -> Future[None]:
+        """Start the first half of `make_durable`, for one file of many; the result is there when it is done."""
         if self._is_local:
-            with _translated("written"):
-                _synchronize(self._path(uri))
+            return _synchronizers.submit(self._make_contents_durable, uri)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _make_contents_durable(self, uri: str) -> None:
+        with _translated("written"):
+            _synchronize(self._path(uri))
 
     def make_names_durable(self, uris: Iterable[str]) -> None:
         """The second half of `make_durable`: each directory is synchronised once."""

@@ -1,6 +1,7 @@
 """The data files of one upload: which is open, where the next rows go, when a file ends."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan
 
+# The disk takes closed files while the encoder goes on, but not more of them at a time.
+FILES_BEING_SYNCHRONISED = 2
 # Recordings cross midnight; timestamps that jump between more days cost small files, not file handles.
 OPEN_FILES = 2
 
@@ -74,6 +77,7 @@ class UploadFiles:
         self._leaves = parquet_leaves(target.parquet_schema)
         self._open_files: OrderedDict[int, DataFileWriter] = OrderedDict()
         self._entries: list[DataFileEntry] = []
+        self._synchronising: deque[Future[None]] = deque()
         self._next_ordinal = 0
         # Grows only: a column that held NaN once will do so again.
         self._columns_with_nan: frozenset[int] = frozenset()
@@ -136,11 +140,18 @@ class UploadFiles:
 
     def _close_file(self, day: int) -> None:
         # The writer stays in the table until it is closed, so that abort() finds it when closing fails.
-        self._entries.append(self._open_files[day].close())
+        entry = self._open_files[day].close()
+        self._entries.append(entry)
         del self._open_files[day]
+        self._synchronising.append(self._warehouse.begin_making_contents_durable(entry.path))
+        self._await_synchronised(at_most=FILES_BEING_SYNCHRONISED)
+
+    def _await_synchronised(self, at_most: int) -> None:
+        while len(self._synchronising) > at_most:
+            self._synchronising.popleft().result()
 
     def close(self) -> None:
-        """Close all open files; their contents survive a power cut then, their names not yet.
+        """Close all open files; `make_durable` makes them survive a power cut.
 
         Raises:
             StorageError: If the warehouse fails.
@@ -149,11 +160,12 @@ class UploadFiles:
             self._close_file(next(iter(self._open_files)))
 
     def make_durable(self) -> None:
-        """Make the names of the closed files survive a power cut too.
+        """Return when the closed files survive a power cut, their names included.
 
         Raises:
             StorageError: If the warehouse fails.
         """
+        self._await_synchronised(at_most=0)
         self._warehouse.make_names_durable(entry.path for entry in self._entries)
 
     def discard(self) -> None:
