@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from bench.client import Transfer
 from bench.rows import RowSource
@@ -24,8 +25,8 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage, topic_table_schema
 
 
-def encode_topics(rows: RowSource, size: int, topics: int, directory: str) -> Transfer:
-    """Write `topics` copies of a topic of `size` bytes into `directory`, as many at a time as there are processors."""
+def encode_topics(rows: RowSource, size: int, topics: int, threads: int, directory: str) -> Transfer:
+    """Write `topics` copies of a topic of `size` bytes into `directory`, `threads` of them at a time."""
     files = list(_files(rows, size))
     target = Path(directory)
     shutil.rmtree(target, ignore_errors=True)
@@ -37,16 +38,17 @@ def encode_topics(rows: RowSource, size: int, topics: int, directory: str) -> Tr
 
     def encode(topic: int) -> None:
         for number, groups in enumerate(completed):
-            path = target / f"{topic}-{number}.parquet"
-            with path.open("wb") as sink:
-                options = choose_encoding(groups[0], leaves, frozenset()).writer_options()
-                with pq.ParquetWriter(sink, envelope.file_schema, store_schema=False, **options) as writer:
-                    for group in groups:
-                        writer.write_table(group, row_group_size=group.num_rows)
-                sink.flush()
-                os.fsync(sink.fileno())
+            path = str(target / f"{topic}-{number}.parquet")
+            options = choose_encoding(groups[0], leaves, frozenset()).writer_options()
+            with (
+                LocalFileSystem().open_output_stream(path) as sink,
+                pq.ParquetWriter(sink, envelope.file_schema, store_schema=False, **options) as writer,
+            ):
+                for group in groups:
+                    writer.write_table(group, row_group_size=group.num_rows)
+            _synchronize(path)
 
-    with ThreadPoolExecutor(min(topics, Settings.load().concurrent_writes)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         started = time.monotonic()
         list(pool.map(encode, range(topics)))
         ended = time.monotonic()
@@ -84,6 +86,14 @@ def decode_row_group(rows: RowSource, path: str, number: int) -> Transfer:
         group = file.read_row_group(number, columns=columns)
         ended = time.monotonic()
     return Transfer(started, ended, ended, group.num_rows, group.nbytes)
+
+
+def _synchronize(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _files(rows: RowSource, size: int) -> Iterator[list[pa.Table]]:
