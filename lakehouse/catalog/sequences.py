@@ -8,6 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.metadata_index import index_sequence_metadata
 from lakehouse.catalog.control_plane.rows import (
     find_sequence,
     select_sessions,
@@ -56,6 +57,7 @@ class Sequences:
                 row = connection.execute(insert(sequences).values(values).returning(sequences)).one()
             except IntegrityError:
                 raise AlreadyExistsError("sequence", name) from None
+            index_sequence_metadata(connection, row.id, user_metadata or {})
             return sequence_record(row)
 
     def get(self, name: str) -> SequenceRecord:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.metadata_index import index_topic_metadata
 from lakehouse.catalog.control_plane.rows import find_topic, select_sessions, to_json
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.deletion import Deletion
@@ -107,8 +108,9 @@ class Topics:
             if session.state != SessionState.OPEN:
                 raise StateError(f"session '{session.sequence_name}:{session.ulid}' is already finalized")
             try:
-                connection.execute(
-                    insert(topics).values(
+                inserted = insert(topics).returning(topics.c.id)
+                topic_id = connection.execute(
+                    inserted.values(
                         sequence_id=session.sequence_id,
                         session_id=session.id,
                         uuid=topic_uuid,
@@ -119,9 +121,10 @@ class Topics:
                         state=TopicState.EMPTY,
                         created_at_ns=time.time_ns(),
                     )
-                )
+                ).scalar_one()
             except IntegrityError:
                 raise AlreadyExistsError("topic", locator) from None
+            index_topic_metadata(connection, topic_id, user_metadata or {})
         return topic_uuid
 
     def get(self, locator: TopicLocator) -> TopicRecord:

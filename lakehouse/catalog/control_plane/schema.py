@@ -8,6 +8,7 @@ Times are Unix nanoseconds. JSON is kept as text: it must come back value-identi
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -33,6 +34,8 @@ metadata = MetaData(
 
 # SQLite gives automatic row ids only to INTEGER primary keys.
 RowId = BigInteger().with_variant(Integer, "sqlite")
+# Text that sorts by code point on every database.
+CodePointText = Text(collation="C").with_variant(Text(), "sqlite")
 
 sequences = Table(
     "sequences",
@@ -85,8 +88,41 @@ topics = Table(
     Column("end_ns", BigInteger),
     UniqueConstraint("sequence_id", "path"),
     Index("ix_topics_table_identifier", "table_identifier"),
+    Index("ix_topics_ontology_tag", "ontology_tag"),
+    Index("ix_topics_path", "path"),
     sqlite_autoincrement=True,
 )
+
+# What queries look for in user metadata, in a form that one index serves: every distinct path once, and for each
+# sequence and topic one row per value. Written with the metadata, in the same transaction (metadata_index.py).
+metadata_paths = Table(
+    "metadata_paths",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    # Object keys with dots between, array positions left out: `logs.id`.
+    Column("key_path", CodePointText, nullable=False, index=True),
+    # With array positions: `logs[3].id`.
+    Column("path", CodePointText, nullable=False, unique=True),
+    sqlite_autoincrement=True,
+)
+
+
+def _metadata_values(name: str, owner: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("owner_id", RowId, ForeignKey(f"{owner}.id", ondelete="CASCADE"), primary_key=True),
+        Column("path_id", RowId, ForeignKey("metadata_paths.id"), primary_key=True),
+        # See value_keys.py; null for what cannot be compared: null, arrays, objects.
+        Column("value", LargeBinary),
+        # Whether `value` is only the beginning.
+        Column("is_cut", Boolean, nullable=False),
+        Index(f"ix_{name}_path_id_value", "path_id", "value", "owner_id"),
+    )
+
+
+sequence_metadata = _metadata_values("sequence_metadata", "sequences")
+topic_metadata = _metadata_values("topic_metadata", "topics")
 
 # Data files of topics whose session is still open. Finalizing moves them into Iceberg manifests and removes the rows.
 data_files = Table(

@@ -54,18 +54,29 @@ def text_filter(
 
 
 def _glob_filter(dialect: SqlDialect, column: ColumnElement[str], glob: Glob) -> TextFilter:
-    if not all(map(_is_storable, (glob.prefix, *glob.literals))):
-        return TextFilter(false())
     if glob.literal is not None:
-        return TextFilter(column == glob.literal)
-    clauses: list[ColumnElement[bool]] = []
-    if glob.prefix:
-        ordered = dialect.by_code_point(column)
-        clauses = [ordered >= glob.prefix, ordered < glob.prefix[:-1] + _next_character(glob.prefix[-1])]
+        return text_filter(dialect, column, Condition(Operator.EQUAL, glob.literal))
     if glob.is_prefix_only:
-        return TextFilter(and_(true(), *clauses))
-    clauses += (dialect.contains_text(column, literal) for literal in glob.literals[:_LITERALS_IN_SQL])
-    return TextFilter(and_(true(), *clauses), glob.matches)
+        return TextFilter(starts_with(dialect, column, glob.prefix))
+    where = and_(starts_with(dialect, column, glob.prefix), contains_literals(dialect, column, glob))
+    return TextFilter(where, glob.matches)
+
+
+def starts_with(dialect: SqlDialect, column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Whether a text begins with a prefix, as a range that an index serves."""
+    if not prefix:
+        return true()
+    if not _is_storable(prefix):
+        return false()
+    ordered = dialect.by_code_point(column)
+    return and_(ordered >= prefix, ordered < prefix[:-1] + _next_character(prefix[-1]))
+
+
+def contains_literals(dialect: SqlDialect, text: ColumnElement[str], glob: Glob) -> ColumnElement[bool]:
+    """Whether a text contains the longest pieces that everything matching the pattern contains."""
+    if not all(map(_is_storable, glob.literals)):
+        return false()
+    return and_(true(), *(dialect.contains_text(text, literal) for literal in glob.literals[:_LITERALS_IN_SQL]))
 
 
 def _next_character(character: str) -> str:

@@ -69,7 +69,7 @@ class Glob:
     @classmethod
     def containing(cls, parts: list[str]) -> "Glob":
         """Text that contains all parts, one after the other."""
-        tokens = [[(re.escape(character), character) for character in part] for part in parts]
+        tokens: list[list[_Token]] = [[(re.escape(character), character) for character in part] for part in parts]
         return cls("*".join(["", *parts, ""]), tuple(map(_segment, [[], *tokens, []])))
 
     def matches(self, text: str) -> bool:

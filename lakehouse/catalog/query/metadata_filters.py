@@ -8,6 +8,7 @@ decided here, from the index where possible and from the JSON text where not.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, false, or_, select
 
@@ -57,8 +58,8 @@ class MetadataFilter:
         if self._test is not None:
             on_value, is_exact = _value_clause(dialect_of(connection), values, self._test)
             hit = and_(hit, on_value)
-        self._hits = select(values.c.owner_id, values.c.value, values.c.is_cut).where(hit)
-        self._large = set(connection.scalars(not_indexed(values)))
+        self._hits: Select[Any] = select(values.c.owner_id, values.c.value, values.c.is_cut).where(hit)
+        self._large: set[int] = set(connection.scalars(not_indexed(values)))
         among_hits = owners.table.c.id.in_(select(values.c.owner_id).where(hit))
         self.is_exact = is_exact and not self._large
         if self._negated:
@@ -82,7 +83,7 @@ class MetadataFilter:
         found |= {owner_id for owner_id, text in self._metadata(connection, undecided - found) if self._accepts(text)}
         return owner_ids - found if self._negated else found
 
-    def _restricted(self, owner_ids: set[int]) -> Select[tuple[int, bytes, bool]]:
+    def _restricted(self, owner_ids: set[int]) -> Select[Any]:
         if len(owner_ids) > _OWNERS_IN_SQL:
             return self._hits
         return self._hits.where(_in_numbers(self._owners.values.c.owner_id, owner_ids))
@@ -91,8 +92,8 @@ class MetadataFilter:
         table, ordered = self._owners.table, sorted(owner_ids)
         for start in range(0, len(ordered), _JSON_TEXTS_AT_ONCE):
             chosen = _in_numbers(table.c.id, ordered[start : start + _JSON_TEXTS_AT_ONCE])
-            for owner_id, text in connection.execute(select(table.c.id, table.c.user_metadata).where(chosen)):
-                yield owner_id, text
+            for row in connection.execute(select(table.c.id, table.c.user_metadata).where(chosen)):
+                yield row.id, row.user_metadata
 
     def _accepts(self, metadata_text: str) -> bool:
         """Whether anything in the metadata is at the path and passes the test."""
@@ -109,13 +110,13 @@ def _path_clause(connection: Connection, values: Table, path: MetadataPath) -> C
         # No metadata in the index has such keys, and not every database takes them as parameters.
         return false()
     if path.names_every_key:
-        below = metadata_paths.c.keys == keys
+        below = metadata_paths.c.key_path == keys
         if not path.names_positions:
             return values.c.path_id.in_(select(metadata_paths.c.id).where(below))
     elif keys:
         # "/" is the character behind ".".
-        inside = and_(metadata_paths.c.keys >= f"{keys}.", metadata_paths.c.keys < f"{keys}/")
-        below = or_(metadata_paths.c.keys == keys, inside)
+        inside = and_(metadata_paths.c.key_path >= f"{keys}.", metadata_paths.c.key_path < f"{keys}/")
+        below = or_(metadata_paths.c.key_path == keys, inside)
     else:
         below = metadata_paths.c.path != ""
     candidates = connection.execute(select(metadata_paths.c.id, metadata_paths.c.path).where(below))

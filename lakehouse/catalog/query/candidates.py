@@ -1,0 +1,166 @@
+"""Which topics a query has to consider: its conditions on sequences and topics, answered by the control plane."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, literal, or_, select
+
+from lakehouse.catalog.control_plane.schema import sequences, topics
+from lakehouse.catalog.control_plane.value_keys import value_key
+from lakehouse.catalog.query.column_filters import (
+    TextFilter,
+    contains_literals,
+    integer_clause,
+    starts_with,
+    text_filter,
+)
+from lakehouse.catalog.query.conditions import Condition, Operator
+from lakehouse.catalog.query.globs import Glob
+from lakehouse.catalog.query.grammar import ObjectConditions, Query, TextField
+from lakehouse.catalog.query.metadata_filters import SEQUENCES, TOPICS, MetadataFilter
+from lakehouse.catalog.query.sql_dialect import SqlDialect, dialect_of
+from lakehouse.catalog.query.value_tests import ValueTest
+from lakehouse.catalog.records import SerializationFormat
+
+
+class Candidate(NamedTuple):
+    """A topic that satisfies what a query asks of sequences and topics."""
+
+    topic_id: int
+    sequence_id: int
+    sequence: str
+    path: str
+    ontology_tag: str
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A condition that SQL only narrows down: decided on the text that `value` takes from a candidate."""
+
+    value: Callable[[Candidate], str]
+    accepts: Callable[[str], bool]
+
+
+def find_candidates(connection: Connection, query: Query) -> list[Candidate]:
+    """Topics of the tags that the query's conditions on rows name, or of any tag without such conditions."""
+    dialect = dialect_of(connection)
+    clauses: list[ColumnElement[bool]] = []
+    filters: list[_Filter] = []
+    for field, condition in query.sequence.texts:
+        compiled = _sequence_text(dialect, field, condition)
+        _add(clauses, filters, compiled, lambda candidate: candidate.sequence)
+    for field, condition in query.topic.texts:
+        compiled, value = _topic_text(dialect, field, condition)
+        _add(clauses, filters, compiled, value)
+    clauses += _created_at(sequences, query.sequence) + _created_at(topics, query.topic)
+    of_sequences = [MetadataFilter(connection, SEQUENCES, *each) for each in query.sequence.user_metadata]
+    of_topics = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
+    clauses += (each.where for each in (*of_sequences, *of_topics))
+    if query.fields:
+        clauses.append(topics.c.ontology_tag.in_({condition.path.tag for condition in query.fields}))
+    statement = (
+        select(topics.c.id, sequences.c.id, sequences.c.name, topics.c.path, topics.c.ontology_tag)
+        .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
+        .where(*clauses)
+    )
+    found = [Candidate(*row) for row in connection.execute(statement)]
+    for each in filters:
+        found = _kept(found, each)
+    for metadata_filter in of_sequences:
+        if not metadata_filter.is_exact:
+            passing = metadata_filter.passing(connection, {candidate.sequence_id for candidate in found})
+            found = [candidate for candidate in found if candidate.sequence_id in passing]
+    for metadata_filter in of_topics:
+        if not metadata_filter.is_exact:
+            passing = metadata_filter.passing(connection, {candidate.topic_id for candidate in found})
+            found = [candidate for candidate in found if candidate.topic_id in passing]
+    return found
+
+
+def _add(
+    clauses: list[ColumnElement[bool]],
+    filters: list[_Filter],
+    compiled: TextFilter,
+    value: Callable[[Candidate], str],
+) -> None:
+    clauses.append(compiled.where)
+    if compiled.accepts is not None:
+        filters.append(_Filter(value, compiled.accepts))
+
+
+def _kept(candidates: Collection[Candidate], each: _Filter) -> list[Candidate]:
+    """Those that pass; every distinct text is looked at once."""
+    texts = {each.value(candidate) for candidate in candidates}
+    accepted = {text for text in texts if each.accepts(text)}
+    return [candidate for candidate in candidates if each.value(candidate) in accepted]
+
+
+def _created_at(table: Table, conditions: ObjectConditions) -> list[ColumnElement[bool]]:
+    return [integer_clause(table.c.created_at_ns, condition) for condition in conditions.created_at]
+
+
+def _sequence_text(dialect: SqlDialect, field: TextField, condition: Condition) -> TextFilter:
+    glob = _substring(condition) if field is TextField.LOCATOR else None
+    return text_filter(dialect, sequences.c.name, condition, glob)
+
+
+def _topic_text(
+    dialect: SqlDialect, field: TextField, condition: Condition
+) -> tuple[TextFilter, Callable[[Candidate], str]]:
+    match field:
+        case TextField.NAME:
+            return _topic_name(dialect, condition), lambda candidate: candidate.path
+        case TextField.LOCATOR:
+            return _topic_locator(dialect, condition), lambda candidate: f"{candidate.sequence}/{candidate.path}"
+        case TextField.ONTOLOGY_TAG:
+            return text_filter(dialect, topics.c.ontology_tag, condition), lambda candidate: candidate.ontology_tag
+        case TextField.SERIALIZATION_FORMAT:
+            return _serialization_format(condition), lambda candidate: ""
+
+
+def _topic_name(dialect: SqlDialect, condition: Condition) -> TextFilter:
+    """Names count with and without their leading slash; paths are stored without (protocol section 12.3)."""
+    path = topics.c.path
+    if condition.operator is not Operator.MATCH:
+        return text_filter(dialect, path, _without_leading_slashes(condition))
+    glob = Glob.parse(condition.operand)
+    if glob.literal is not None:
+        return TextFilter(path == glob.literal.removeprefix("/"))
+    where = starts_with(dialect, path, glob.prefix.removeprefix("/"))
+    if glob.is_prefix_only:
+        return TextFilter(where)
+    where = and_(where, contains_literals(dialect, literal("/") + path, glob))
+    return TextFilter(where, lambda text: glob.matches(text) or glob.matches(f"/{text}"))
+
+
+def _topic_locator(dialect: SqlDialect, condition: Condition) -> TextFilter:
+    locator = sequences.c.name + "/" + topics.c.path
+    if condition.operator is Operator.MATCH:
+        return text_filter(dialect, locator, condition, _substring(condition))
+    condition = _without_leading_slashes(condition)
+    either = [text_filter(dialect, column, condition).where for column in (topics.c.path, locator)]
+    return TextFilter(and_(*either) if condition.operator is Operator.NOT_EQUAL else or_(*either))
+
+
+def _serialization_format(condition: Condition) -> TextFilter:
+    test = None if condition.operand is None else ValueTest.compile(condition)
+    exists = condition.operator is Operator.EXISTS
+    passing = [each for each in SerializationFormat if (exists if test is None else test.holds(value_key(str(each))))]
+    return TextFilter(topics.c.serialization_format.in_(passing))
+
+
+def _without_leading_slashes(condition: Condition) -> Condition:
+    operand = condition.operand
+    if isinstance(operand, str):
+        return Condition(condition.operator, operand.lstrip("/"))
+    if isinstance(operand, tuple):
+        return Condition(condition.operator, tuple(each.lstrip("/") for each in operand))
+    return condition
+
+
+def _substring(condition: Condition) -> Glob | None:
+    """What `$match` meant up to 0.5: the text anywhere, `%` standing for any text as in SQL."""
+    if condition.operator is not Operator.MATCH:
+        return None
+    return Glob.containing([part for part in condition.operand.split("%") if part])
