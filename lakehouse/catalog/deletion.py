@@ -13,7 +13,7 @@ from lakehouse.catalog.control_plane.schema import data_files, sequences, sessio
 from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import NotFoundError
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
-from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.metadata_tables import MetadataPlan, MetadataTables
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.storage import Warehouse
 
@@ -102,28 +102,35 @@ class Deletion:
                 condition = target.topics_of(row_id)
                 members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
             published = [topic for topic in members if topic.session_is_finalized]
+            retracted = self._retract(target, published)
 
             def apply(connection: Connection) -> None:
+                retracted.check(connection)
                 unpublished[:] = _remove(connection, target, row_id, published)
                 audit.record(connection, f"{target.kind}_delete", target.name, actor=actor, topics=len(members))
 
             return CommitPlan(
-                self._changes(target, published), apply, summary={"mosaico.deleted": f"{target.kind} {target.name}"}
+                [*_removed_files(published), *retracted.changes],
+                apply,
+                summary={"mosaico.deleted": f"{target.kind} {target.name}"},
             )
 
         self._committer.commit(prepare)
         # Nobody can refer to them any more; what a crash leaves here is found by orphan cleanup.
         self._warehouse.delete(unpublished)
 
-    def _changes(self, target: _Target, published: list[TopicRecord]) -> list[TableChange]:
-        changes = [
-            TableChange(topic.table_identifier, delete_sequence=topic.locator.sequence)
-            for topic in published
-            if topic.table_identifier is not None and topic.row_count > 0
-        ]
-        if published or target.table is not topics:
-            changes += self._metadata_tables.retract(target.kind, target.name)
-        return changes
+    def _retract(self, target: _Target, published: list[TopicRecord]) -> MetadataPlan:
+        if target.table is topics and not published:
+            return MetadataPlan([])
+        return self._metadata_tables.retract(target.kind, target.name)
+
+
+def _removed_files(published: list[TopicRecord]) -> list[TableChange]:
+    return [
+        TableChange(topic.table_identifier, delete_sequence=topic.locator.sequence)
+        for topic in published
+        if topic.table_identifier is not None and topic.row_count > 0
+    ]
 
 
 def _remove(connection: Connection, target: _Target, row_id: int, published: list[TopicRecord]) -> list[str]:

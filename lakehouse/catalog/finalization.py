@@ -54,13 +54,14 @@ class Finalization:
             for topic in members
             if topic.table_identifier is not None and entries[topic.id]
         ]
-        changes += self._metadata_tables.publish(sequence, session, members, completed_at_ns)
+        published = self._metadata_tables.publish(sequence, session, members, completed_at_ns)
 
         def apply(connection: Connection) -> None:
+            published.check(connection)
             _mark_finalized(connection, session, {topic.id for topic in members}, completed_at_ns)
             audit.record(connection, "session_finalize", session.locator, actor=actor, topics=len(members))
 
-        return CommitPlan(changes, apply, summary={"mosaico.session": str(session.locator)})
+        return CommitPlan([*changes, *published.changes], apply, summary={"mosaico.session": str(session.locator)})
 
 
 def _check_ready(session: SessionRecord, members: list[TopicRecord]) -> None:

@@ -8,7 +8,8 @@ They are separate, unpartitioned tables with one small file per commit, merged i
 partitioning them by sequence would leave one file per sequence for ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +18,9 @@ from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.types import BinaryType, IcebergType, LongType, NestedField, StringType, TimestamptzType
-from sqlalchemy import exists, select
+from sqlalchemy import Connection, exists, select
 
-from lakehouse.catalog.commit import TableChange
+from lakehouse.catalog.commit import StalePlanError, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions
@@ -93,6 +94,20 @@ _ARROW_TYPES = {
 }
 
 
+@dataclass(frozen=True)
+class MetadataPlan:
+    """Changes of the metadata tables.
+
+    Attributes:
+        changes: Per table.
+        check: To be called in the transaction of the commit, after the pointers are swapped: nobody else can change the
+            tables then. Raises `StalePlanError` if what the changes rest on has changed.
+    """
+
+    changes: list[TableChange]
+    check: Callable[[Connection], None] = lambda _connection: None
+
+
 class MetadataTables:
     """Plans the changes of the metadata tables that go with a commit."""
 
@@ -126,7 +141,7 @@ class MetadataTables:
 
     def publish(
         self, sequence: SequenceRecord, session: SessionRecord, members: Sequence[TopicRecord], completed_at_ns: int
-    ) -> list[TableChange]:
+    ) -> MetadataPlan:
         """The changes that show a session which is being finalized, with its topics, and its sequence if need be."""
         self.ensure()
         rows = {
@@ -141,7 +156,8 @@ class MetadataTables:
             ],
             TOPICS: [_topic_row(topic, completed_at_ns) for topic in members],
         }
-        if not self._has_other_finalized_session(sequence.name, session.locator):
+        is_alone = self._is_alone(session.locator)
+        if is_alone:
             rows[SEQUENCES] = [
                 {
                     "sequence": sequence.name,
@@ -149,13 +165,14 @@ class MetadataTables:
                     "created_at_ns": sequence.created_at_ns,
                 }
             ]
-        return [
+        changes = [
             TableChange(identifier, rows=RowChange(sequence.name, append=_table(identifier, found)))
             for identifier, found in rows.items()
             if found
         ]
+        return MetadataPlan(changes, _check_alone(session.locator, is_alone))
 
-    def retract(self, kind: str, name: str) -> list[TableChange]:
+    def retract(self, kind: str, name: str) -> MetadataPlan:
         """The changes that go with deleting a sequence, session or topic.
 
         Args:
@@ -164,29 +181,44 @@ class MetadataTables:
         """
         self.ensure()
         if kind == "sequence":
-            return _removals(name, {identifier: {"sequence": name} for identifier in METADATA_TABLES})
+            everything = {identifier: {"sequence": name} for identifier in METADATA_TABLES}
+            return MetadataPlan(_removals(name, everything))
         if kind == "topic":
             sequence = TopicLocator.parse(name).sequence
-            return _removals(sequence, {TOPICS: {"sequence": sequence, "topic": name}})
+            return MetadataPlan(_removals(sequence, {TOPICS: {"sequence": sequence, "topic": name}}))
         locator = SessionLocator.parse(name)
         session = {"sequence": locator.sequence, "session": name}
         removals = {SESSIONS: session, TOPICS: session}
-        if not self._has_other_finalized_session(locator.sequence, locator):
+        is_alone = self._is_alone(locator)
+        if is_alone:
             removals[SEQUENCES] = {"sequence": locator.sequence}
-        return _removals(locator.sequence, removals)
+        return MetadataPlan(_removals(locator.sequence, removals), _check_alone(locator, is_alone))
 
-    def _has_other_finalized_session(self, sequence: str, session: SessionLocator) -> bool:
-        others = (
-            select(sessions.c.id)
-            .join_from(sessions, sequences)
-            .where(
-                sequences.c.name == sequence,
-                sessions.c.ulid != session.ulid,
-                sessions.c.state == SessionState.FINALIZED,
-            )
-        )
+    def _is_alone(self, session: SessionLocator) -> bool:
         with self._database.snapshot() as connection:
-            return bool(connection.scalar(select(exists(others))))
+            return _is_alone(connection, session)
+
+
+def _is_alone(connection: Connection, session: SessionLocator) -> bool:
+    """Whether no other session of the sequence is finalized."""
+    others = (
+        select(sessions.c.id)
+        .join_from(sessions, sequences)
+        .where(
+            sequences.c.name == session.sequence,
+            sessions.c.ulid != session.ulid,
+            sessions.c.state == SessionState.FINALIZED,
+        )
+    )
+    return not connection.scalar(select(exists(others)))
+
+
+def _check_alone(session: SessionLocator, expected: bool) -> Callable[[Connection], None]:
+    def check(connection: Connection) -> None:
+        if _is_alone(connection, session) is not expected:
+            raise StalePlanError
+
+    return check
 
 
 def _removals(key: str, filters: dict[str, dict[str, str]]) -> list[TableChange]:

@@ -1,7 +1,7 @@
 """Sequences, sessions and topics as Iceberg tables beside the data."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 from pyiceberg.table import Table
 
+from lakehouse.catalog.deletion import Deletion
+from lakehouse.catalog.finalization import Finalization
 from lakehouse.catalog.iceberg_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.upkeep import Upkeep
-from lakehouse.catalog.metadata_tables import METADATA_TABLES
+from lakehouse.catalog.metadata_tables import METADATA_TABLES, MetadataTables
 from lakehouse.catalog.records import SessionRecord
 from lakehouse.catalog.settings import Settings
 
@@ -161,3 +163,58 @@ def test_small_files_are_merged_and_rows_survive_deletions(lakehouse: Lakehouse)
     assert names(lakehouse, "topics") == [f"{name}/x" for name in expected if name != "drive-03"]
     planned = stock(lakehouse, "topics").scan(row_filter="sequence = 'drive-29'").plan_files()
     assert len(list(planned)) < 5, "files are pruned by the bounds of their rows"
+
+
+class _Overtaken(MetadataTables):
+    """Lets another committer finish between the plan of a commit and the pointers it is staged on."""
+
+    def __init__(self, lakehouse: Lakehouse, overtake: Callable[[], None]) -> None:
+        super().__init__(lakehouse.database, lakehouse.table_files)
+        self._overtake: list[Callable[[], None]] = [overtake]
+
+    def publish(self, *arguments: Any) -> Any:
+        planned = super().publish(*arguments)
+        return self._overtaken(planned)
+
+    def retract(self, *arguments: Any) -> Any:
+        planned = super().retract(*arguments)
+        return self._overtaken(planned)
+
+    def _overtaken(self, planned: Any) -> Any:
+        while self._overtake:
+            self._overtake.pop()()
+        return planned
+
+
+@pytest.fixture
+def rival(lakehouse: Lakehouse) -> Iterator[Lakehouse]:
+    """The same lake, as another process sees it."""
+    with Lakehouse.open(lakehouse.settings) as opened:
+        yield opened
+
+
+def test_two_processes_that_finalize_the_first_sessions_of_a_sequence_list_it_once(
+    lakehouse: Lakehouse, rival: Lakehouse
+) -> None:
+    lakehouse.sequences.create("drive", {})
+    mine, theirs = (record_session(lakehouse, "drive", path) for path in "ab")
+    tables = _Overtaken(lakehouse, lambda: rival.sessions.finalize(theirs.uuid))
+    Finalization(lakehouse.database, lakehouse.committer, tables).finalize(mine.uuid)
+    assert names(lakehouse, "sequences") == ["drive"]
+    assert names(lakehouse, "topics") == ["drive/a", "drive/b"]
+
+
+def test_a_sequence_stays_listed_while_one_process_finalizes_and_another_deletes(
+    lakehouse: Lakehouse, rival: Lakehouse
+) -> None:
+    first = finalize_sequence(lakehouse, "drive", "a")
+    second = record_session(lakehouse, "drive", "b")
+    tables = _Overtaken(lakehouse, lambda: rival.sessions.finalize(second.uuid))
+    Deletion(lakehouse.database, lakehouse.warehouse, lakehouse.committer, tables).delete_session(first.locator)
+    assert names(lakehouse, "sequences") == ["drive"]
+
+    third = record_session(lakehouse, "drive", "c")
+    tables = _Overtaken(lakehouse, lambda: rival.sessions.delete(second.locator))
+    Finalization(lakehouse.database, lakehouse.committer, tables).finalize(third.uuid)
+    assert names(lakehouse, "sequences") == ["drive"]
+    assert names(lakehouse, "topics") == ["drive/c"]
