@@ -28,6 +28,8 @@ from lakehouse.catalog.table_documents import TableDocument, TableFiles
 
 # Files of one size class are merged when there are this many; a row is rewritten once per class.
 FILES_PER_SIZE_CLASS = 12
+# Rows carry schemas of several kilobytes each: merging larger files would take too much memory.
+LARGE_FILE_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def stage_row_compaction(files: TableFiles, identifier: str, base: TableDocument
     """Stage a snapshot in which small files are merged; None if there are not enough of a size to be worth it."""
     classes: dict[int, list[DataFile]] = {}
     for data_file in _live_files(files, base):
+        if data_file.record_count >= LARGE_FILE_ROWS:
+            continue
         size_class = int(math.log(max(data_file.record_count, 1), FILES_PER_SIZE_CLASS))
         classes.setdefault(size_class, []).append(data_file)
     merged = [file for group in classes.values() if len(group) >= FILES_PER_SIZE_CLASS for file in group]
