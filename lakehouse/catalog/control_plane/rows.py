@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, literal, select
 
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
@@ -47,11 +47,17 @@ def session_record(row: Row[Any]) -> SessionRecord:
     )
 
 
-def select_topics() -> Select[Any]:
-    """Topics with the names of their sequence and session, in creation order."""
+def select_topics(*, with_metadata: bool = True) -> Select[Any]:
+    """Topics with the names of their sequence and session, in creation order; user metadata may be left out."""
+    columns = [column for column in topics.c if with_metadata or column.name != "user_metadata"]
+    left_out = [] if with_metadata else [literal("{}").label("user_metadata")]
     return (
         select(
-            topics, sequences.c.name.label("sequence_name"), sessions.c.ulid, sessions.c.state.label("session_state")
+            *columns,
+            *left_out,
+            sequences.c.name.label("sequence_name"),
+            sessions.c.ulid,
+            sessions.c.state.label("session_state"),
         )
         .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
         .join(sessions, topics.c.session_id == sessions.c.id)

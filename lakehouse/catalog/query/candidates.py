@@ -12,6 +12,7 @@ from lakehouse.catalog.query.column_filters import (
     TextFilter,
     contains_literals,
     integer_clause,
+    is_storable,
     starts_with,
     text_filter,
 )
@@ -21,7 +22,7 @@ from lakehouse.catalog.query.grammar import ObjectConditions, Query, TextField
 from lakehouse.catalog.query.metadata_filters import SEQUENCES, TOPICS, MetadataFilter
 from lakehouse.catalog.query.sql_dialect import SqlDialect, dialect_of
 from lakehouse.catalog.query.value_tests import ValueTest
-from lakehouse.catalog.records import SerializationFormat
+from lakehouse.catalog.records import SerializationFormat, TopicState
 
 
 class Candidate(NamedTuple):
@@ -58,7 +59,11 @@ def find_candidates(connection: Connection, query: Query) -> list[Candidate]:
     of_topics = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
     clauses += (each.where for each in (*of_sequences, *of_topics))
     if query.fields:
-        clauses.append(topics.c.ontology_tag.in_({condition.path.tag for condition in query.fields}))
+        clauses.append(
+            topics.c.ontology_tag.in_(sorted(filter(is_storable, {condition.path.tag for condition in query.fields})))
+        )
+        # Others have no row yet that could match.
+        clauses += (topics.c.state == TopicState.FINALIZED, topics.c.row_count > 0)
     statement = (
         select(topics.c.id, sequences.c.id, sequences.c.name, topics.c.path, topics.c.ontology_tag)
         .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)

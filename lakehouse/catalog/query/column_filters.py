@@ -43,11 +43,11 @@ def text_filter(
         case Operator.NOT_EXISTS:
             return TextFilter(false())
         case Operator.EQUAL:
-            return TextFilter(column == operand if _is_storable(operand) else false())
+            return TextFilter(column == operand if is_storable(operand) else false())
         case Operator.NOT_EQUAL:
-            return TextFilter(column != operand if _is_storable(operand) else true())
+            return TextFilter(column != operand if is_storable(operand) else true())
         case Operator.IN:
-            return TextFilter(dialect.is_one_of(column, sorted(set(filter(_is_storable, operand)))))
+            return TextFilter(dialect.is_one_of(column, sorted(set(filter(is_storable, operand)))))
         case Operator.MATCH:
             return _glob_filter(dialect, column, glob or Glob.parse(operand))
     raise ValueError(f"'{condition.operator}' does not compare names")
@@ -66,7 +66,7 @@ def starts_with(dialect: SqlDialect, column: ColumnElement[str], prefix: str) ->
     """Whether a text begins with a prefix, as a range that an index serves."""
     if not prefix:
         return true()
-    if not _is_storable(prefix):
+    if not is_storable(prefix):
         return false()
     ordered = dialect.by_code_point(column)
     return and_(ordered >= prefix, ordered < prefix[:-1] + _next_character(prefix[-1]))
@@ -74,7 +74,7 @@ def starts_with(dialect: SqlDialect, column: ColumnElement[str], prefix: str) ->
 
 def contains_literals(dialect: SqlDialect, text: ColumnElement[str], glob: Glob) -> ColumnElement[bool]:
     """Whether a text contains the longest pieces that everything matching the pattern contains."""
-    if not all(map(_is_storable, glob.literals)):
+    if not all(map(is_storable, glob.literals)):
         return false()
     return and_(true(), *(dialect.contains_text(text, literal) for literal in glob.literals[:_LITERALS_IN_SQL]))
 
@@ -84,7 +84,7 @@ def _next_character(character: str) -> str:
     return "\ue000" if character == "\ud7ff" else chr(min(ord(character) + 1, 0x10FFFF))
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether a name can hold the text at all; PostgreSQL does not even take others as parameters."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
