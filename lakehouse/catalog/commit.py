@@ -267,8 +267,9 @@ class Committer:
             # The files may be in use by now: they must stay, and what happened is read from the pointers.
             if not self._has_happened(staged):
                 raise StorageError("the database failed during the commit") from error
-        except BaseException:
-            self._files.warehouse.delete([uri for table in staged for uri in table.written])
+        except Exception:
+            # Not after an interruption from the keyboard: it may come when the transaction is over.
+            self._files.warehouse.discard([uri for table in staged for uri in table.written])
             raise
         return [table.identifier for table in staged]
 

@@ -149,7 +149,7 @@ class DataFileWriter:
     def _remove(self) -> None:
         with suppress(OSError, pa.ArrowException):
             self._sink.close()
-        self._warehouse.delete([self.place.uri])
+        self._warehouse.discard([self.place.uri])
 
 
 def _split_offsets(footer: pq.FileMetaData) -> tuple[int, ...]:

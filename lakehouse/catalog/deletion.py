@@ -116,8 +116,7 @@ class Deletion:
             )
 
         self._committer.commit(prepare)
-        # Nobody can refer to them any more; what a crash leaves here is found by orphan cleanup.
-        self._warehouse.delete(unpublished)
+        self._warehouse.discard(unpublished)
 
     def _retract(self, target: _Target, published: list[TopicRecord]) -> MetadataPlan:
         if target.table is topics and not published:

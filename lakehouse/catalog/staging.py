@@ -314,7 +314,7 @@ class SnapshotBuilder:
             write_file(warehouse, new_location, document)
             crash_points.reach("metadata-write:after")
         except BaseException:
-            warehouse.delete(written)
+            warehouse.discard(written)
             raise
         self._files.remember(new_location, document, list_location, records)
         return StagedTable(self._identifier, self._base.metadata_location, new_location, tuple(written))

@@ -6,7 +6,7 @@ Files are named by URI. As everywhere in Iceberg, what follows the scheme is tak
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -186,6 +186,11 @@ class Warehouse:
                 failure = error
         if failure is not None:
             raise failure
+
+    def discard(self, uris: Iterable[str]) -> None:
+        """Delete files that nothing will ever refer to. What cannot be deleted is left for orphan cleanup."""
+        with suppress(StorageError):
+            self.delete(uris)
 
     def list_files(self, prefix_uri: str) -> Iterator[StoredFile]:
         """All files below a directory, one directory at a time; nothing when it does not exist."""

@@ -205,7 +205,7 @@ class TopicTables:
         with self._database.transaction() as connection:
             swapped = swap_pointer(connection, identifier, base.metadata_location, location)
         if not swapped:
-            self._files.warehouse.delete([location])
+            self._files.warehouse.discard([location])
             return None
         return _topic_table(identifier, self._files.document(location))
 
@@ -220,7 +220,7 @@ def create_table(
     with database.transaction() as connection:
         created = insert_pointer(connection, identifier, location)
     if not created:
-        files.warehouse.delete([location])
+        files.warehouse.discard([location])
         return None
     return files.document(location)
 

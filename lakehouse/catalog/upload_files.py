@@ -2,7 +2,6 @@
 
 from collections import OrderedDict, deque
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,7 +12,6 @@ from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.day_buffer import RowGroup
 from lakehouse.catalog.encoding import choose_encoding
 from lakehouse.catalog.envelope import Envelope
-from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan
@@ -171,8 +169,6 @@ class UploadFiles:
     def discard(self) -> None:
         """Remove all files, open and closed. What cannot be removed is an orphan that maintenance collects."""
         for writer in self._open_files.values():
-            with suppress(StorageError):
-                writer.discard()
+            writer.discard()
         self._open_files.clear()
-        with suppress(StorageError):
-            self._warehouse.delete(entry.path for entry in self._entries)
+        self._warehouse.discard(entry.path for entry in self._entries)

@@ -179,7 +179,7 @@ class Upkeep:
                 mark(connection, left_behind, at_ns)
         crash_points.reach("maintenance-swap:after")
         if not swapped:
-            self._files.warehouse.delete(staged.written)
+            self._files.warehouse.discard(staged.written)
         return swapped
 
 
