@@ -114,7 +114,7 @@ class ParquetSlices:
 
     def timestamps(self, path: str, row_groups: Sequence[int], selection: Selection) -> Iterator[np.ndarray]:
         """The selected timestamps of some row groups, in file order, reading only what that takes."""
-        for batch in self._rows(path, row_groups, selection, [TIMESTAMP_COLUMN], TIMESTAMPS_PER_BATCH):
+        for batch in self.rows(path, row_groups, selection, [TIMESTAMP_COLUMN], TIMESTAMPS_PER_BATCH):
             yield batch.timestamps
 
     def is_sorted(self, path: str) -> bool:
@@ -133,7 +133,7 @@ class ParquetSlices:
             rows_per_batch: Largest number of rows in a batch.
         """
         row_groups = self.footer(path).row_groups(selection.window)
-        return self._rows(path, row_groups, selection, columns, rows_per_batch)
+        return self.rows(path, row_groups, selection, columns, rows_per_batch)
 
     def read_unsorted(
         self, path: str, selection: Selection, columns: Sequence[str], rows_per_batch: int, bytes_per_row: float
@@ -150,7 +150,7 @@ class ParquetSlices:
         edges = np.unique(timestamps[::slice_rows]).tolist()
         for start_ns, end_ns in pairwise([*edges, selection.window.end_ns]):
             time_slice = replace(selection, window=TimeWindow(start_ns, end_ns))
-            pieces = list(self._rows(path, footer.row_groups(time_slice.window), time_slice, columns, rows_per_batch))
+            pieces = list(self.rows(path, footer.row_groups(time_slice.window), time_slice, columns, rows_per_batch))
             together = np.concatenate([piece.timestamps for piece in pieces])
             order = np.argsort(together, kind="stable")
             rows = pa.concat_batches([piece.rows for piece in pieces])
@@ -158,10 +158,18 @@ class ParquetSlices:
                 part = order[first : first + rows_per_batch]
                 yield TimedBatch(together[part], rows.take(pa.array(part)))
 
-    def _rows(
+    def rows(
         self, path: str, row_groups: Sequence[int], selection: Selection, columns: Sequence[str], rows_per_batch: int
     ) -> Iterator[TimedBatch]:
-        """The selected rows of some row groups, in file order; the file is open while this runs."""
+        """The selected rows of some row groups, in file order; the file is open while this runs.
+
+        Args:
+            path: URI.
+            row_groups: Numbers of row groups, ascending.
+            selection: The rows wanted.
+            columns: Columns or Parquet paths of single leaves, `timestamp_ns` among them.
+            rows_per_batch: Largest number of rows in a batch.
+        """
         if not row_groups:
             return
         footer = self.footer(path)

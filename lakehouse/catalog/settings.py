@@ -88,6 +88,12 @@ class Settings(BaseSettings):
         validation_alias="MOSAICOD_MAX_CONCURRENT_WRITES",
         description="concurrent encode-and-store operations; 0: default parallelism",
     )
+    max_concurrent_chunk_queries: int = Field(
+        4,
+        ge=1,
+        validation_alias="MOSAICOD_MAX_CONCURRENT_CHUNK_QUERIES",
+        description="data files that one query scans at the same time",
+    )
     default_parallelism: int = Field(
         0,
         ge=0,

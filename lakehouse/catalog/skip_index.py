@@ -54,6 +54,20 @@ class IndexedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexedManifest:
+    """One manifest of a table, and where its partition values are.
+
+    Attributes:
+        record: Its line in the manifest list.
+        sequence_position, day_position: Where its partition spec keeps the sequence and the day; None if it does not.
+    """
+
+    record: ManifestRecord
+    sequence_position: int | None
+    day_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _DeleteFile:
     path: str
     sequence_number: int
@@ -99,17 +113,39 @@ class SkipIndex:
         Raises:
             StorageError: If a metadata file cannot be read.
         """
-        document = self._files.document(metadata_location)
+        for manifest in self.manifests(self._files.document(metadata_location), content):
+            position = manifest.sequence_position
+            if (
+                sequence is None
+                or position is None
+                or partition_may_contain(manifest.record, position, sequence.encode())
+            ):
+                yield self.frame(manifest)
+
+    def document(self, metadata_location: str) -> TableDocument:
+        """The state of a table.
+
+        Raises:
+            StorageError: If the metadata file cannot be read.
+        """
+        return self._files.document(metadata_location)
+
+    def manifests(self, document: TableDocument, content: int = DATA_CONTENT) -> list[IndexedManifest]:
+        """Manifests of the current snapshot that list any live file.
+
+        Raises:
+            StorageError: If the manifest list cannot be read.
+        """
         snapshot = document.current_snapshot
         if snapshot is None:
-            return
-        for manifest in self._files.manifest_list(snapshot["manifest-list"]):
-            if manifest.content != content or manifest.live_files == 0:
-                continue
-            positions = _partition_positions(document, manifest.spec_id)
-            position = positions[0]
-            if sequence is None or position is None or partition_may_contain(manifest, position, sequence.encode()):
-                yield self._frame(manifest, positions)
+            return []
+        records = [
+            record
+            for record in self._files.manifest_list(snapshot["manifest-list"])
+            if record.content == content and record.live_files > 0
+        ]
+        positions = {spec_id: _partition_positions(document, spec_id) for spec_id in {each.spec_id for each in records}}
+        return [IndexedManifest(record, *positions[record.spec_id]) for record in records]
 
     def sequence_files(
         self, metadata_location: str, sequence: str, window: TimeWindow = UNBOUNDED
@@ -168,15 +204,22 @@ class SkipIndex:
                 )
         return found
 
-    def _frame(self, manifest: ManifestRecord, positions: tuple[int | None, int | None]) -> ManifestFrame:
+    def frame(self, manifest: IndexedManifest) -> ManifestFrame:
+        """The decoded manifest.
+
+        Raises:
+            StorageError: If it cannot be read.
+        """
+        record = manifest.record
+
         def load() -> ManifestFrame:
-            content = self._files.read(manifest.path)
+            content = self._files.read(record.path)
             try:
-                return decode_frame(content, manifest.sequence_number, *positions)
+                return decode_frame(content, record.sequence_number, manifest.sequence_position, manifest.day_position)
             except Exception as error:  # damaged bytes make a decoder fail in any way
                 raise StorageError("a manifest of the table is damaged or of an unknown form") from error
 
-        return self._frames.get(manifest.path, load)
+        return self._frames.get(record.path, load)
 
 
 def _partition_positions(document: TableDocument, spec_id: int) -> tuple[int | None, int | None]:

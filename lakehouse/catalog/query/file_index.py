@@ -1,0 +1,245 @@
+"""Bounds of one leaf over all files of any number of tables, as columns that a condition is tested against at once.
+
+Manifests never change, so what is taken from one is kept. What is taken from all manifests of a set of tables is kept
+as long as none of them changes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
+
+from lakehouse.catalog.bounded_cache import BoundedCache
+from lakehouse.catalog.manifest_frames import ManifestFrame
+from lakehouse.catalog.manifest_lists import partition_may_contain
+from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
+from lakehouse.catalog.query.leaf_bounds import LeafBounds
+from lakehouse.catalog.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
+
+MIB = 1 << 20
+DEFAULT_CACHE_BYTES = 256 * MIB
+TABLES_KEPT = 20_000
+_BYTES_PER_MANIFEST = 400
+
+LeafPath = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """What a query needs of one state of a table.
+
+    Attributes:
+        manifests: Manifests of data files.
+        field_ids: Field id of each leaf.
+        has_row_deletes: Whether another engine deleted single rows.
+    """
+
+    manifests: tuple[IndexedManifest, ...]
+    field_ids: Mapping[LeafPath, int]
+    has_row_deletes: bool
+
+
+@dataclass(frozen=True)
+class ListedFiles:
+    """The files of one manifest, without bounds.
+
+    Attributes:
+        sequence_codes: Per file the number of its sequence in `sequences`; -1 where the file tells none.
+        sequences: Names of sequences, each once.
+    """
+
+    paths: pa.Array
+    formats: pa.Array
+    sequence_codes: npt.NDArray[np.int32]
+    sequences: tuple[str, ...]
+    sequence_numbers: npt.NDArray[np.int64]
+    record_counts: npt.NDArray[np.int64]
+    file_sizes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        vectors = (self.sequence_codes, self.sequence_numbers, self.record_counts, self.file_sizes)
+        names = sum(len(name) + 60 for name in self.sequences)
+        return int(self.paths.nbytes + sum(vector.nbytes for vector in vectors) + names)
+
+    @classmethod
+    def of(cls, frame: ManifestFrame) -> "ListedFiles":
+        encoded = frame.sequences.dictionary_encode()
+        return cls(
+            frame.paths,
+            frame.formats.dictionary_encode(),
+            encoded.indices.fill_null(-1).to_numpy().astype(np.int32),
+            tuple(encoded.dictionary.to_pylist()),
+            frame.sequence_numbers,
+            frame.record_counts,
+            frame.file_sizes,
+        )
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """All files of some tables, numbered through.
+
+    Attributes:
+        locations: Metadata locations, which name the states of the tables.
+        is_whole: Whether these are all files, not only those in the manifests of some sequences.
+        tables: Their states.
+        manifests: Every manifest, with the number of its table.
+        files: The files of each manifest.
+        first_files: Number of the first file of each manifest, and behind the last the number of files.
+    """
+
+    locations: tuple[str, ...]
+    is_whole: bool
+    tables: tuple[TableState, ...]
+    manifests: tuple[tuple[int, IndexedManifest], ...]
+    files: tuple[ListedFiles, ...]
+    first_files: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.first_files[-1])
+
+
+class FileIndex:
+    """Columns of bounds of all tables, shared by every query of a process.
+
+    Args:
+        skip_index: Decodes manifests.
+        cache_bytes: Largest total size of what is kept in memory, beside the skip index's own share.
+    """
+
+    def __init__(self, skip_index: SkipIndex, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self._skip_index = skip_index
+        self._tables: BoundedCache[str, TableState] = BoundedCache(TABLES_KEPT)
+        # Half for what single manifests say, half for what belongs to sets of tables.
+        self._listed: BoundedCache[str, ListedFiles] = BoundedCache(cache_bytes // 4, lambda files: files.nbytes)
+        self._bounds: BoundedCache[tuple[str, int, str], LeafBounds] = BoundedCache(
+            cache_bytes // 4, lambda bounds: bounds.nbytes
+        )
+        self._sets: BoundedCache[tuple[str, ...], FileSet] = BoundedCache(
+            cache_bytes // 4, lambda files: _BYTES_PER_MANIFEST * (1 + len(files.manifests))
+        )
+        self._joined: BoundedCache[tuple[tuple[str, ...], LeafPath, str], LeafBounds] = BoundedCache(
+            cache_bytes // 4, lambda bounds: bounds.nbytes
+        )
+
+    @property
+    def cached_bytes(self) -> int:
+        """Size of what is kept in memory."""
+        return self._listed.weight + self._bounds.weight + self._sets.weight + self._joined.weight
+
+    def table(self, location: str) -> TableState:
+        """One state of a table.
+
+        Raises:
+            StorageError: If a metadata file cannot be read.
+        """
+        return self._tables.get(location, lambda: self._load_table(location))
+
+    def files(self, locations: Sequence[str], sequences: Sequence[str] | None = None) -> FileSet:
+        """The files of the current snapshots of some tables.
+
+        Args:
+            locations: Metadata locations.
+            sequences: Leave out manifests that hold no file of these, by their partition summaries.
+
+        Raises:
+            StorageError: If a metadata file cannot be read.
+        """
+        key = tuple(locations)
+        if sequences is None:
+            return self._sets.get(key, lambda: self._load_files(key, None))
+        return self._load_files(key, [name.encode() for name in sequences])
+
+    def bounds(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
+        """What is known of a leaf in every file.
+
+        Args:
+            files: The files.
+            leaf_path: Names in storage.
+            kind: Type of the values in storage.
+
+        Raises:
+            StorageError: If a manifest cannot be read.
+        """
+        if not files.is_whole:
+            return self._join(files, leaf_path, kind)
+        return self._joined.get((files.locations, leaf_path, str(kind)), lambda: self._join(files, leaf_path, kind))
+
+    def _load_files(self, locations: tuple[str, ...], sequences: Sequence[bytes] | None) -> FileSet:
+        tables = tuple(map(self.table, locations))
+        manifests = tuple(
+            (number, manifest)
+            for number, table in enumerate(tables)
+            for manifest in table.manifests
+            if sequences is None or _may_contain(manifest, sequences)
+        )
+        files = tuple(self._listed_files(manifest) for _, manifest in manifests)
+        first_files = np.cumsum([0, *(len(each) for each in files)], dtype=np.int64)
+        return FileSet(locations, sequences is None, tables, manifests, files, first_files)
+
+    def _load_table(self, location: str) -> TableState:
+        document = self._skip_index.document(location)
+        schema = document.schema
+        return TableState(
+            tuple(self._skip_index.manifests(document)),
+            dict(_leaf_ids(schema.fields, ())),
+            bool(self._skip_index.manifests(document, DELETE_CONTENT)),
+        )
+
+    def _listed_files(self, manifest: IndexedManifest) -> ListedFiles:
+        return self._listed.get(manifest.record.path, lambda: ListedFiles.of(self._skip_index.frame(manifest)))
+
+    def _join(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
+        parts = []
+        for (table, manifest), listed in zip(files.manifests, files.files, strict=True):
+            field_id = files.tables[table].field_ids.get(leaf_path)
+            if field_id is None:
+                parts.append(LeafBounds.unknown(kind, len(listed)))
+            else:
+                parts.append(self._manifest_bounds(manifest, field_id, kind))
+        return LeafBounds.joined(parts) if parts else LeafBounds.unknown(kind, 0)
+
+    def _manifest_bounds(self, manifest: IndexedManifest, field_id: int, kind: pa.DataType) -> LeafBounds:
+        def load() -> LeafBounds:
+            frame = self._skip_index.frame(manifest)
+            return LeafBounds.decode(
+                kind,
+                frame.lower_bounds.column(field_id),
+                frame.upper_bounds.column(field_id),
+                frame.value_counts.column(field_id),
+                frame.null_counts.column(field_id),
+                frame.nan_counts.column(field_id),
+            )
+
+        return self._bounds.get((manifest.record.path, field_id, str(kind)), load)
+
+
+def _may_contain(manifest: IndexedManifest, sequences: Sequence[bytes]) -> bool:
+    position = manifest.sequence_position
+    return position is None or any(partition_may_contain(manifest.record, position, name) for name in sequences)
+
+
+def _leaf_ids(fields: Sequence[NestedField], parent: LeafPath) -> list[tuple[LeafPath, int]]:
+    return [leaf for field in fields for leaf in _leaves(field.field_id, field.field_type, (*parent, field.name))]
+
+
+def _leaves(field_id: int, kind: IcebergType, path: LeafPath) -> list[tuple[LeafPath, int]]:
+    if isinstance(kind, StructType):
+        return _leaf_ids(kind.fields, path)
+    if isinstance(kind, ListType):
+        return _leaves(kind.element_id, kind.element_type, (*path, ELEMENT))
+    if isinstance(kind, MapType):
+        return [
+            *_leaves(kind.key_id, kind.key_type, (*path, KEY)),
+            *_leaves(kind.value_id, kind.value_type, (*path, VALUE)),
+        ]
+    return [(path, field_id)]
