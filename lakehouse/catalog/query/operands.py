@@ -12,8 +12,8 @@ from lakehouse.catalog.query.conditions import Condition, Operator
 from lakehouse.catalog.query.globs import Glob
 
 MAX_LIST_OPERAND = 1024
-# Wider than any number a column or metadata can hold.
-_MAX_NUMBER_BITS = 1 << 14
+# Wider than any number a column can hold, and what JSON text can: about 4,200 digits.
+_MAX_NUMBER_BITS = 14_000
 
 _ORDERING = {Operator.LESS, Operator.LESS_OR_EQUAL, Operator.GREATER, Operator.GREATER_OR_EQUAL}
 _RANGES = {Operator.BETWEEN, Operator.OUTSIDE}
