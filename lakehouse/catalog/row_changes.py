@@ -6,7 +6,7 @@ rewritten without. Maintenance merges small files, so there are never many.
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -20,7 +20,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import StringType
 
-from lakehouse.catalog.bounds import column_metrics, count_elements
+from lakehouse.catalog.bounds import ElementCounts, column_metrics, count_elements
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.manifests import DELETED, read_avro_entries
 from lakehouse.catalog.staging import FileChange, StagedTable, stage
@@ -63,39 +63,49 @@ def stage_rows(
     replaced, survivors = _rewrite_without(files, base, filters) if filters else ([], [])
     if not replaced and not appended:
         return None
-    return _stage_replacement(files, identifier, base, replaced, [*survivors, *appended], summary, None)
+    rows = [table for table in (*survivors, *appended) if table.num_rows]
+    added = [_write(files, base, [pa.concat_tables(rows)])] if rows else []
+    change = FileChange(add=added, delete_paths=frozenset(file.file_path for file in replaced), summary=summary)
+    return stage(files, identifier, base, change, data_files=[data_file.file_path for data_file in added])
 
 
-def stage_row_compaction(files: TableFiles, identifier: str, base: TableDocument) -> StagedTable | None:
-    """Stage a snapshot in which small files are merged; None if there are not enough of a size to be worth it."""
+@dataclass(frozen=True)
+class MergedRows:
+    """A durable file with the rows of several small ones, not part of the table yet."""
+
+    merged: DataFile
+    replaced: frozenset[str]
+
+
+def merge_row_files(files: TableFiles, base: TableDocument) -> MergedRows | None:
+    """Write one file in place of the small ones of a size; None if there are not enough to be worth it.
+
+    Data files never change: the result stays good whatever is committed meanwhile, as long as all of them are live.
+
+    Raises:
+        StorageError: If a file cannot be read or written.
+    """
     classes: dict[int, list[DataFile]] = {}
     for data_file in _live_files(files, base):
         if data_file.record_count >= LARGE_FILE_ROWS:
             continue
         size_class = int(math.log(max(data_file.record_count, 1), FILES_PER_SIZE_CLASS))
         classes.setdefault(size_class, []).append(data_file)
-    merged = [file for group in classes.values() if len(group) >= FILES_PER_SIZE_CLASS for file in group]
-    if not merged:
+    small = [file for group in classes.values() if len(group) >= FILES_PER_SIZE_CLASS for file in group]
+    if not small:
         return None
-    rows = pa.concat_tables([_read(files, base, data_file) for data_file in merged])
-    first_column = rows.schema.names[0]
-    return _stage_replacement(files, identifier, base, merged, [rows.sort_by(first_column)], {}, "replace")
+    merged = _write(files, base, (_read(files, base, data_file) for data_file in small))
+    return MergedRows(merged, frozenset(data_file.file_path for data_file in small))
 
 
-def _stage_replacement(
-    files: TableFiles,
-    identifier: str,
-    base: TableDocument,
-    replaced: Sequence[DataFile],
-    tables: Sequence[pa.Table],
-    summary: Mapping[str, str],
-    operation: str | None,
-) -> StagedTable | None:
-    rows = pa.concat_tables(tables) if tables else None
-    added = [_write(files, base, rows)] if rows is not None and rows.num_rows else []
-    paths = frozenset(data_file.file_path for data_file in replaced)
-    change = FileChange(add=added, delete_paths=paths, summary=summary, operation=operation)
-    return stage(files, identifier, base, change, data_files=[data_file.file_path for data_file in added])
+def stage_merged_rows(files: TableFiles, identifier: str, base: TableDocument, rows: MergedRows) -> StagedTable | None:
+    """Stage the snapshot that swaps the merged file in; None, and it is removed, if one of the small ones is gone."""
+    live = {data_file.file_path for data_file in _live_files(files, base)}
+    if not rows.replaced <= live:
+        files.warehouse.delete([rows.merged.file_path])
+        return None
+    change = FileChange(add=[rows.merged], delete_paths=rows.replaced, operation="replace")
+    return stage(files, identifier, base, change)
 
 
 def _rewrite_without(
@@ -161,24 +171,28 @@ def _conformed(schema: Schema, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=target)
 
 
-def _write(files: TableFiles, base: TableDocument, rows: pa.Table) -> DataFile:
-    rows = rows.cast(schema_to_pyarrow(base.schema)).combine_chunks()
+def _write(files: TableFiles, base: TableDocument, tables: Iterable[pa.Table]) -> DataFile:
+    """Write one file, a row group per table, so that no more than one of them is in memory."""
+    schema = schema_to_pyarrow(base.schema)
     uri = f"{base.location}/data/{uuid.uuid4()}.parquet"
-    leaves = parquet_leaves(rows.schema)
+    leaves = parquet_leaves(schema)
+    counts: list[list[ElementCounts | None]] = []
     with files.warehouse.open_output(uri) as stream:
-        writer = pq.ParquetWriter(stream, rows.schema, compression="zstd")
-        writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+        writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        for table in tables:
+            rows = table.cast(schema).combine_chunks()
+            writer.write_table(rows, row_group_size=rows.num_rows)
+            counts += [count_elements(batch, leaves) for batch in rows.to_batches()]
         writer.close()
         size = stream.tell()
     footer = writer.writer.metadata
-    counts = [count_elements(batch, leaves) for batch in rows.to_batches()]
     metrics = column_metrics(footer, leaves, counts)
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=uri,
         file_format=FileFormat.PARQUET,
         partition=Record(),
-        record_count=rows.num_rows,
+        record_count=footer.num_rows,
         file_size_in_bytes=size,
         column_sizes=metrics.column_sizes,
         value_counts=metrics.value_counts,
@@ -187,7 +201,7 @@ def _write(files: TableFiles, base: TableDocument, rows: pa.Table) -> DataFile:
         lower_bounds=metrics.lower_bounds,
         upper_bounds=metrics.upper_bounds,
         key_metadata=None,
-        split_offsets=[4],
+        split_offsets=None,
         equality_ids=None,
         sort_order_id=None,
     )

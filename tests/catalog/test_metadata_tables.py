@@ -17,6 +17,7 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.metadata_tables import METADATA_TABLES, MetadataTables
 from lakehouse.catalog.records import SessionRecord
+from lakehouse.catalog.row_changes import FILES_PER_SIZE_CLASS, merge_row_files, stage_merged_rows
 from lakehouse.catalog.settings import Settings
 
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])
@@ -218,3 +219,19 @@ def test_a_sequence_stays_listed_while_one_process_finalizes_and_another_deletes
     Finalization(lakehouse.database, lakehouse.committer, tables).finalize(third.uuid)
     assert names(lakehouse, "sequences") == ["drive"]
     assert names(lakehouse, "topics") == ["drive/c"]
+
+
+def test_a_merge_that_a_deletion_overtook_is_given_up(lakehouse: Lakehouse) -> None:
+    for number in range(FILES_PER_SIZE_CLASS):
+        finalize_sequence(lakehouse, f"drive-{number:02}", "x")
+    upkeep = Upkeep(lakehouse.database, lakehouse.table_files, lakehouse.committer, lakehouse.settings)
+    before = upkeep.document("mosaico.topics")
+    assert before is not None
+    merged = merge_row_files(lakehouse.table_files, before)
+    assert merged is not None
+    lakehouse.sequences.delete("drive-03")
+    after = upkeep.document("mosaico.topics")
+    assert after is not None
+    assert stage_merged_rows(lakehouse.table_files, "mosaico.topics", after, merged) is None
+    assert not lakehouse.warehouse.exists(merged.merged.file_path)
+    assert "drive-03/x" not in names(lakehouse, "topics")

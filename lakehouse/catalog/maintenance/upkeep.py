@@ -21,7 +21,7 @@ from lakehouse.catalog.maintenance.snapshots import (
 )
 from lakehouse.catalog.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
 from lakehouse.catalog.orphan_marks import mark, metadata_files_marked_before, unmark
-from lakehouse.catalog.row_changes import stage_row_compaction
+from lakehouse.catalog.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.staging import SnapshotBuilder, StagedTable, write_file
 from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields
@@ -88,13 +88,16 @@ class Upkeep:
         """
         result = UpkeepResult()
         if identifier in METADATA_TABLES:
-            merged = self._attempt(identifier, lambda base: stage_row_compaction(self._files, identifier, base))
-            result = replace(result, row_compactions=merged)
+            result = replace(result, row_compactions=self._merge_rows(identifier))
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
         return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
 
-    def purge_metadata(self, now_ns: int | None = None) -> UpkeepResult:
+    def purge_metadata(self, now_ns: int | None = None, limit: int | None = None) -> UpkeepResult:
         """Remove the metadata files that expired snapshots left behind, once their readers have had time to finish.
+
+        Args:
+            now_ns: The time.
+            limit: Remove about as many at most.
 
         Raises:
             StorageError: If database or warehouse fail.
@@ -106,6 +109,8 @@ class Upkeep:
                 by_location.setdefault(uri.rpartition("/metadata/")[0], set()).add(uri)
         purged = 0
         for location, uris in by_location.items():
+            if limit is not None and purged >= limit:
+                break
             document = self.document(".".join(location.rsplit("/", 2)[1:]))
             # Files of dropped and renamed tables are left to the search for orphans, which looks at all tables.
             if document is None or document.location != location:
@@ -137,6 +142,15 @@ class Upkeep:
                 if self._swap(staged, ()):
                     return 1
         return 0
+
+    def _merge_rows(self, identifier: str) -> int:
+        # The long part, reading and writing rows, holds nobody up.
+        base = self.document(identifier)
+        rows = merge_row_files(self._files, base) if base is not None else None
+        if rows is None:
+            return 0
+        self._files.warehouse.make_durable(rows.merged.file_path)
+        return self._attempt(identifier, lambda fresh: stage_merged_rows(self._files, identifier, fresh, rows))
 
     def _merge(self, identifier: str, base: TableDocument) -> StagedTable | None:
         snapshot = base.current_snapshot

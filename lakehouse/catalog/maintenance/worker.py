@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from lakehouse.catalog.commit import Committer
 from lakehouse.catalog.control_plane.database import Database
@@ -23,6 +24,7 @@ BUSY_PAUSE_S = 2.0
 # Tables that other processes changed are found by their pointers.
 POLL_INTERVAL_S = 60.0
 SHORTEST_PURGE_INTERVAL_S = 5.0
+PURGE_BATCH = 2000
 _JOIN_TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -143,9 +145,11 @@ class MaintenanceWorker:
             try:
                 self._maintain_all(due)
                 if purges:
-                    purged = self._upkeep.purge_metadata().purged_metadata_files
+                    purged = self._upkeep.purge_metadata(limit=PURGE_BATCH).purged_metadata_files
                     # Where there was something, younger marks may be waiting for their turn.
                     self._next_purge = self._purge_time() if purged else float("inf")
+                    if purged >= PURGE_BATCH:
+                        self._next_purge = time.monotonic()
             finally:
                 self._lease.release()
         if time.monotonic() >= self._next_cycle:
@@ -159,19 +163,33 @@ class MaintenanceWorker:
         with self._changed:
             changed, self._pending = self._pending, set()
         polls = now >= self._next_poll
-        with self._database.snapshot() as connection:
-            pointers = read_pointers(connection, None if polls else changed)
+        try:
+            with self._database.snapshot() as connection:
+                pointers = read_pointers(connection, None if polls else changed)
+        except LakehouseError:
+            self.notify(changed)
+            raise
         if polls:
             self._next_poll = now + POLL_INTERVAL_S
-            pointers, self._seen = {k: v for k, v in pointers.items() if self._seen.get(k) != v}, pointers
-        return sorted(name for name, place in pointers.items() if self._upkeep.is_due(self._files.document(place)))
+            # Tables whose maintenance is due, or failed, are not entered: the next poll looks at them again.
+            self._seen = {name: place for name, place in self._seen.items() if pointers.get(name) == place}
+        unseen = {name: place for name, place in sorted(pointers.items()) if self._seen.get(name) != place}
+        due = []
+        for name, place in unseen.items():
+            with _logged_failure(name):
+                if self._upkeep.is_due(self._files.document(place)):
+                    due.append(name)
+                else:
+                    self._seen[name] = place
+        return due
 
     def _maintain_all(self, identifiers: list[str]) -> None:
         for position, identifier in enumerate(identifiers):
             if not self._pause(0) or not self._lease.hold():
                 self.notify(identifiers[position:])
                 return
-            self._maintain(identifier)
+            with _logged_failure(identifier):
+                self._maintain(identifier)
 
     def _maintain(self, identifier: str) -> UpkeepResult:
         result = self._upkeep.maintain(identifier)
@@ -182,3 +200,12 @@ class MaintenanceWorker:
 
     def _purge_time(self) -> float:
         return time.monotonic() + max(self._settings.snapshot_min_age, SHORTEST_PURGE_INTERVAL_S)
+
+
+@contextmanager
+def _logged_failure(identifier: str) -> Iterator[None]:
+    """One table that is damaged must not keep the others from being maintained."""
+    try:
+        yield
+    except LakehouseError as error:
+        logger.warning("table %s could not be maintained: %s", identifier, error)
