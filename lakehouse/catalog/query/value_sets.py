@@ -239,8 +239,9 @@ def _overlaps(
     if len(lows) == 0:
         return np.zeros(len(lower), np.bool_)
     if len(lows) == 1:
-        ends_behind = (lower <= highs[0]) if is_closed else (lower < highs[0])
-        return np.asarray(ends_behind & (upper >= lows[0]), np.bool_)
+        # Arrays of one, not scalars: NumPy takes the zero bytes off the end of a single byte string.
+        ends_behind = (lower <= highs) if is_closed else (lower < highs)
+        return np.asarray(ends_behind & (upper >= lows), np.bool_)
     # The first interval that ends at or behind the lower bound is the only one to look at.
     place = np.searchsorted(highs, lower, side="left" if is_closed else "right")
     exists = place < len(highs)
