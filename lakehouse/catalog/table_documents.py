@@ -99,7 +99,13 @@ class TableDocument:
         }
 
     def successor(self, at_ms: int) -> dict[str, Any]:
-        """The fields as they begin the next version: this file entered into the log of earlier ones."""
+        """The fields as they begin the next version: this file entered into the log of earlier ones.
+
+        Raises:
+            StorageError: If the table is of a format version we cannot write.
+        """
+        if self.fields["format-version"] != FORMAT_VERSION:
+            raise StorageError(f"tables of format version {self.fields['format-version']} cannot be changed")
         log = self.fields.get("metadata-log") or []
         entry = {"metadata-file": self.metadata_location, "timestamp-ms": self.fields["last-updated-ms"]}
         return {**self.fields, "last-updated-ms": at_ms, "metadata-log": [*log[1 - MAX_METADATA_LOG :], entry]}
@@ -143,13 +149,13 @@ class TableFiles:
         """Parse a metadata file.
 
         Raises:
-            StorageError: If it cannot be read, or is of a format version we cannot write.
+            StorageError: If it cannot be read.
         """
         data = self._documents.get(metadata_location, lambda: self.read(metadata_location))
-        fields = json.loads(data)
-        if fields.get("format-version") != FORMAT_VERSION:
-            raise StorageError(f"table format version {fields.get('format-version')} is not supported")
-        return TableDocument(metadata_location, fields)
+        try:
+            return TableDocument(metadata_location, json.loads(data))
+        except ValueError as error:
+            raise StorageError("a metadata file of a table is damaged") from error
 
     def manifest_list(self, location: str) -> tuple[ManifestRecord, ...]:
         """The manifests of a snapshot.

@@ -118,7 +118,7 @@ class TopicTables:
         return hold_pointer(connection, identifier)
 
     def drop_if_unused(self, identifier: str) -> bool:
-        """Drop the table if it never held a row and no topic refers to it. Its files are marked for orphan cleanup.
+        """Drop a topic table that never held a row and has no topic. Its files are marked for orphan cleanup.
 
         Returns:
             Whether it was dropped.
@@ -128,7 +128,7 @@ class TopicTables:
         if location is None:
             return False
         document = self._files.document(location)
-        if document.snapshots:
+        if not is_unfilled_topic_table(document):
             return False
         left_behind = [file.uri for file in self._files.warehouse.list_files(document.location)]
         with self._database.transaction() as connection, connection.begin_nested() as savepoint:
@@ -248,6 +248,11 @@ def evolved_fields(base: TableDocument, difference: Evolution) -> dict[str, Any]
     grown = transaction.table_metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
     changed = {key: grown[key] for key in ("schemas", "current-schema-id", "last-column-id")}
     return {**base.successor(base.next_timestamp_ms()), **changed}
+
+
+def is_unfilled_topic_table(document: TableDocument) -> bool:
+    """Whether this is a topic table, not one of somebody else, that never held a row."""
+    return TOPIC_PROPERTY in document.properties and not document.snapshots
 
 
 def _topic_table(identifier: str, document: TableDocument) -> TopicTable:

@@ -18,6 +18,7 @@ from sqlalchemy import insert, select
 from lakehouse.catalog.commit import TableChange
 from lakehouse.catalog.control_plane.schema import data_files, leases, orphan_files, sequences, sessions, topics
 from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
+from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg_catalog import open_sql_catalog
 from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
@@ -26,6 +27,7 @@ from lakehouse.catalog.maintenance.orphans import STAGING_GRACE_S, UPLOAD_SILENC
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
 from lakehouse.catalog.manifest_lists import ManifestRecord
+from lakehouse.catalog.metadata_tables import METADATA_TABLES
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment
@@ -448,3 +450,55 @@ def test_two_cycles_do_not_run_at_once(lake: SmallLake) -> None:
     other.release()
     assert run_cleanup_cycle(lake.database, lake.files, lake.committer, lake.settings) is not None
     assert open_sql_catalog(lake.database, lake.warehouse).list_namespaces() == []
+
+
+def test_tables_that_never_held_a_row_are_kept_unless_they_are_topic_tables(lake: SmallLake) -> None:
+    lake.metadata_tables.ensure()
+    catalog = lake.iceberg()
+    catalog.create_namespace("analysis")
+    catalog.create_table("analysis.results", pa.schema([("name", pa.string())]))
+    lake.table("unused")
+    report = clean(lake)
+    assert report.dropped_tables == 1
+    assert lake.pointers().keys() == {*METADATA_TABLES, "analysis.results"}
+
+
+def break_table(lake: SmallLake, path: str) -> None:
+    """Overwrite the metadata file of a topic's table, as a failing disk would."""
+    location = lake.pointers()[lake.table(path).identifier]
+    Path(location.removeprefix("file://")).write_bytes(b"\0" * 100)
+
+
+def test_a_damaged_table_stops_neither_the_upkeep_of_others_nor_its_own_repair(lake: SmallLake, tmp_path: Path) -> None:
+    lake.append(lake.table("a/damaged"), "drive")
+    table = lake.table()
+    for number in range(20):
+        lake.append(table, f"drive-{number}")
+    break_table(lake, "a/damaged")
+    with SmallLake(tmp_path, lake.database.url) as other:
+        settings = with_settings(lake, snapshots_to_keep=4, cleanup_time_interval=0)
+        MaintenanceWorker(other.database, other.files, other.committer, settings).run_pending()
+        assert len(lake.stock_table(table.identifier).snapshots()) <= 6
+        for number in range(20):
+            lake.append(table, f"later-{number}")
+        with pytest.raises(StorageError):
+            run_cleanup_cycle(other.database, other.files, other.committer, settings)
+        assert len(lake.stock_table(table.identifier).snapshots()) <= 6, "nothing is purged, but all else is done"
+
+
+def test_tables_of_other_format_versions_in_the_catalog_are_nobodys_business(lake: SmallLake, tmp_path: Path) -> None:
+    catalog = lake.iceberg()
+    catalog.create_namespace("analysis")
+    foreign = catalog.create_table(
+        "analysis.old", pa.schema([("name", pa.string())]), properties={"format-version": "1"}
+    )
+    foreign.append(pa.table({"name": ["x"]}))
+    table = lake.table()
+    for number in range(20):
+        lake.append(table, f"drive-{number}")
+    with SmallLake(tmp_path, lake.database.url) as other:
+        settings = with_settings(lake, snapshots_to_keep=4, cleanup_time_interval=0)
+        MaintenanceWorker(other.database, other.files, other.committer, settings).run_pending()
+    assert len(lake.stock_table(table.identifier).snapshots()) <= 6
+    assert clean(lake).before.tables == 1
+    assert lake.stock_table("analysis.old").scan().to_arrow().num_rows == 1

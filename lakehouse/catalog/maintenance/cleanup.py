@@ -1,7 +1,7 @@
 """The cleanup cycle: everything that keeps storage clean, over all tables, with counts before and after."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import exists, select
@@ -13,10 +13,10 @@ from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
 from lakehouse.catalog.maintenance.snapshots import expired_snapshots
-from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, is_ours
+from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.table_documents import TableFiles
-from lakehouse.catalog.tables import TopicTables
+from lakehouse.catalog.table_documents import TableDocument, TableFiles
+from lakehouse.catalog.tables import TopicTables, is_unfilled_topic_table
 
 CLEANUP_LEASE = "cleanup"
 LEASE_DURATION_S = 600.0
@@ -81,7 +81,8 @@ def run_cleanup_cycle(
         None if another process is at it.
 
     Raises:
-        StorageError: If database or warehouse fail; what was done until then is complete in itself.
+        StorageError: If database or warehouse fail; what was done until then is complete in itself. A table that cannot
+            be read is left alone, but may refer to any file: then no orphan is purged.
     """
     lease = Lease(database, CLEANUP_LEASE, LEASE_DURATION_S)
     if not lease.hold():
@@ -119,10 +120,11 @@ class _Cycle:
             tables = TopicTables(self._database, self._files)
             for identifier in self._identifiers():
                 self._lease.hold()
-                if tables.drop_if_unused(identifier):
-                    report.dropped_tables += 1
-                else:
-                    report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
+                with logged_failure(identifier):
+                    if tables.drop_if_unused(identifier):
+                        report.dropped_tables += 1
+                    else:
+                        report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
             report.upkeep += self._upkeep.purge_metadata(self._now_ns())
         self._lease.hold()
         search = OrphanSearch(self._database, self._files, self._retention_s)
@@ -132,24 +134,26 @@ class _Cycle:
 
     def _foresee(self, report: CleanupReport, removed_before_ns: int) -> None:
         expired = 0
-        for identifier in self._identifiers():
-            document = self._upkeep.document(identifier)
-            if document is None:
-                continue
+        for identifier, document in self._documents():
             expired += len(expired_snapshots(document, self._keep, removed_before_ns // 1_000_000))
             with self._database.snapshot() as connection:
                 used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
-            report.dropped_tables += not used and not document.snapshots
+            report.dropped_tables += not used and is_unfilled_topic_table(document)
         report.upkeep = UpkeepResult(expired_snapshots=expired)
 
     def _identifiers(self) -> list[str]:
         with self._database.snapshot() as connection:
             return sorted(read_pointers(connection))
 
+    def _documents(self) -> Iterator[tuple[str, TableDocument]]:
+        """The current state of each of our tables that can be read."""
+        for identifier in self._identifiers():
+            with logged_failure(identifier):
+                if (document := self._upkeep.document(identifier)) is not None:
+                    yield identifier, document
+
     def _count(self) -> LakeCounts:
-        with self._database.snapshot() as connection:
-            locations = list(read_pointers(connection).values())
-        documents = [document for location in locations if is_ours(document := self._files.document(location))]
+        documents = [document for _, document in self._documents()]
         current = [snapshot for document in documents if (snapshot := document.current_snapshot) is not None]
         manifests = [record for each in current for record in self._files.manifest_list(each["manifest-list"])]
         return LakeCounts(

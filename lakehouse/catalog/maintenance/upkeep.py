@@ -4,13 +4,16 @@ Each change is a commit of its own, guarded by the pointer like every other; whe
 again on what it left, or next time.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.commit import Committer
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.iceberg_catalog import read_pointers, swap_pointer
 from lakehouse.catalog.maintenance.manifests import groups_to_merge
 from lakehouse.catalog.maintenance.snapshots import (
@@ -29,6 +32,8 @@ from lakehouse.catalog.tables import TOPIC_PROPERTY
 
 NANOSECONDS = 1_000_000_000
 _ATTEMPTS = 5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,15 @@ class Upkeep:
         if not swapped:
             self._files.warehouse.discard(staged.written)
         return swapped
+
+
+@contextmanager
+def logged_failure(identifier: str) -> Iterator[None]:
+    """For a step on one table of many: a table that is damaged must not keep the others from being maintained."""
+    try:
+        yield
+    except LakehouseError as error:
+        logger.warning("table %s could not be maintained: %s", identifier, error)
 
 
 def is_ours(document: TableDocument) -> bool:

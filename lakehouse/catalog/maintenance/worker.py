@@ -3,8 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from lakehouse.catalog.commit import Committer
 from lakehouse.catalog.control_plane.database import Database
@@ -12,7 +11,7 @@ from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
-from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult
+from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_documents import TableFiles
 
@@ -176,7 +175,7 @@ class MaintenanceWorker:
         unseen = {name: place for name, place in sorted(pointers.items()) if self._seen.get(name) != place}
         due = []
         for name, place in unseen.items():
-            with _logged_failure(name):
+            with logged_failure(name):
                 if self._upkeep.is_due(self._files.document(place)):
                     due.append(name)
                 else:
@@ -188,7 +187,7 @@ class MaintenanceWorker:
             if not self._pause(0) or not self._lease.hold():
                 self.notify(identifiers[position:])
                 return
-            with _logged_failure(identifier):
+            with logged_failure(identifier):
                 self._maintain(identifier)
 
     def _maintain(self, identifier: str) -> UpkeepResult:
@@ -200,12 +199,3 @@ class MaintenanceWorker:
 
     def _purge_time(self) -> float:
         return time.monotonic() + max(self._settings.snapshot_min_age, SHORTEST_PURGE_INTERVAL_S)
-
-
-@contextmanager
-def _logged_failure(identifier: str) -> Iterator[None]:
-    """One table that is damaged must not keep the others from being maintained."""
-    try:
-        yield
-    except LakehouseError as error:
-        logger.warning("table %s could not be maintained: %s", identifier, error)
