@@ -11,6 +11,7 @@ BOOL_PREFIX, NUMBER_PREFIX, TEXT_PREFIX = b"\x01", b"\x02", b"\x03"
 _NEGATIVE, _ZERO, _POSITIVE = b"\x00", b"\x01", b"\x02"
 _EXPONENT_BIAS = 0x8000
 _INFINITE_EXPONENT = 0xFFFF
+_BITS_PER_BYTE = 7
 
 
 def value_key(value: Any) -> bytes | None:
@@ -31,7 +32,7 @@ def text_of(key: bytes) -> str | None:
 
 
 def _number_key(value: int | float) -> bytes:
-    """Sign, binary exponent, then the bits behind the leading one; negative numbers inverted."""
+    """Sign, binary exponent, then the bits behind the leading one; all but the sign inverted for negative numbers."""
     if value == 0:
         return _ZERO
     if isinstance(value, float) and math.isinf(value):
@@ -41,12 +42,17 @@ def _number_key(value: int | float) -> bytes:
         numerator = abs(numerator)
         fraction_bits = numerator.bit_length() - 1
         exponent = fraction_bits - (denominator.bit_length() - 1)
-        fraction_bytes = (fraction_bits + 7) // 8
-        fraction = (numerator - (1 << fraction_bits)) << (fraction_bytes * 8 - fraction_bits)
-        magnitude = (exponent + _EXPONENT_BIAS).to_bytes(2, "big") + fraction.to_bytes(fraction_bytes, "big").rstrip(
-            b"\x00"
-        )
+        fraction = _fraction_bytes(numerator - (1 << fraction_bits), fraction_bits)
+        magnitude = (exponent + _EXPONENT_BIAS).to_bytes(2, "big") + fraction
     if value > 0:
         return _POSITIVE + magnitude
-    # The closing byte makes a shorter magnitude, which is smaller, sort behind a longer one.
+    # The closing byte, an inverted zero, makes a magnitude sort behind longer, larger ones that begin like it.
     return _NEGATIVE + bytes(0xFF - byte for byte in magnitude) + b"\xff"
+
+
+def _fraction_bytes(fraction: int, bits: int) -> bytes:
+    """Seven bits to a byte, whose highest bit is set: more bits than another number's sort behind their end."""
+    count = -(-bits // _BITS_PER_BYTE)
+    fraction <<= count * _BITS_PER_BYTE - bits
+    shifts = range((count - 1) * _BITS_PER_BYTE, -1, -_BITS_PER_BYTE)
+    return bytes(0x80 | fraction >> shift & 0x7F for shift in shifts).rstrip(b"\x80")
