@@ -1,7 +1,8 @@
 """The lake as both doors see it: opened from the settings, with one service per kind of object."""
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lakehouse.catalog.commit import Committer
 from lakehouse.catalog.control_plane.database import Database
@@ -13,6 +14,9 @@ from lakehouse.catalog.maintenance.worker import MaintenanceWorker
 from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.metadata_tables import MetadataTables
 from lakehouse.catalog.notifications import Notifications
+from lakehouse.catalog.query.content_search import ContentSearch
+from lakehouse.catalog.query.engine import MatchingSequence, QueryEngine
+from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.reading import TopicReader
 from lakehouse.catalog.sequences import Sequences
 from lakehouse.catalog.sessions import Sessions
@@ -31,6 +35,7 @@ class Lakehouse:
     Attributes:
         sequences, sessions, topics, notifications: The objects of the Mosaico model.
         reader: Rows of topics, by time window.
+        queries: Sequences and topics by name, metadata and content.
         maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
             `maintenance.run_pending()`.
     """
@@ -55,13 +60,15 @@ class Lakehouse:
         self.sessions = Sessions(database, Finalization(database, self.committer, metadata_tables), deletion)
         self.topics = Topics(database, self.tables, upload_resources, deletion)
         self.notifications = Notifications(database)
+        skip_index = SkipIndex(self.table_files)
         self.reader = TopicReader(
             database,
             warehouse,
-            SkipIndex(self.table_files),
+            skip_index,
             target_batch_bytes=settings.target_message_size,
             max_batch_rows=settings.max_batch_size,
         )
+        self.queries = QueryEngine(database, ContentSearch(database, warehouse, skip_index))
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -78,6 +85,10 @@ class Lakehouse:
         except BaseException:
             database.close()
             raise
+
+    def query(self, request: Mapping[str, Any], explanation: Explanation | None = None) -> list[MatchingSequence]:
+        """Find sequences and topics; see `QueryEngine.query`."""
+        return self.queries.query(request, explanation)
 
     def close(self) -> None:
         """Release threads and connections; running uploads must have ended."""

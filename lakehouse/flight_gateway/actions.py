@@ -1,10 +1,10 @@
 """The actions of DoAction: one table from the name to the permission it needs and the function that answers it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lakehouse.catalog.errors import BadRequestError, UnsupportedOperationError, quoted
+from lakehouse.catalog.errors import BadRequestError, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import SessionLocator
 from lakehouse.flight_gateway import payloads
@@ -18,11 +18,17 @@ class Action:
     """One action.
 
     Attributes:
-        answer: From the lakehouse and the request body to the `response` member of the result; None for nothing.
+        answer: From the lakehouse and the request body to the `response` member of the result; None for nothing. An
+            action that answers in pieces returns an iterator of them, each the `response` of a result of its own.
     """
 
     permission: Permission
-    answer: Callable[[Lakehouse, bytes], Response]
+    answer: Callable[[Lakehouse, bytes], Response | Iterator[Response]]
+
+    def responses(self, lakehouse: Lakehouse, body: bytes) -> Iterator[Response]:
+        """The `response` members of all results. Errors of the request itself come before the first."""
+        answered = self.answer(lakehouse, body)
+        return answered if isinstance(answered, Iterator) else iter((answered,))
 
 
 def find_action(name: str) -> Action:
@@ -122,9 +128,17 @@ def _topic_notification_purge(lakehouse: Lakehouse, body: bytes) -> Response:
     return None
 
 
-def _content_query(lakehouse: Lakehouse, body: bytes) -> Response:
-    """Questions about the content of topics, which this server does not answer."""
-    raise UnsupportedOperationError("queries by content are not supported by this server")
+def _query(lakehouse: Lakehouse, body: bytes) -> Response:
+    return payloads.query_result(lakehouse.query(payloads.query_request(body)))
+
+
+def _topic_filter_clusterize(lakehouse: Lakehouse, body: bytes) -> Iterator[Response]:
+    return payloads.clusters(lakehouse.queries.clusterize(payloads.cluster_request(body)))
+
+
+def _topic_filter_intersect(lakehouse: Lakehouse, body: bytes) -> Iterator[Response]:
+    request = payloads.TopicIntersection.parse(body)
+    return payloads.clusters(lakehouse.queries.intersect(request.topics, request.intersect_dt_ns))
 
 
 ACTIONS: dict[str, Action] = {
@@ -143,7 +157,7 @@ ACTIONS: dict[str, Action] = {
     "topic_notification_create": Action(Permission.WRITE, _topic_notification_create),
     "topic_notification_list": Action(Permission.READ, _topic_notification_list),
     "topic_notification_purge": Action(Permission.DELETE, _topic_notification_purge),
-    "query": Action(Permission.READ, _content_query),
-    "topic_filter_clusterize": Action(Permission.READ, _content_query),
-    "topic_filter_intersect": Action(Permission.READ, _content_query),
+    "query": Action(Permission.READ, _query),
+    "topic_filter_clusterize": Action(Permission.READ, _topic_filter_clusterize),
+    "topic_filter_intersect": Action(Permission.READ, _topic_filter_intersect),
 }

@@ -6,19 +6,28 @@ No other module knows that payloads are JSON, so another encoding replaces this 
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Self
 
 from lakehouse.catalog.errors import BadRequestError, quoted
 from lakehouse.catalog.locators import SessionLocator, TopicLocator, parse_sequence_name, parse_uuid
+from lakehouse.catalog.query.engine import (
+    MAX_INTERSECTED_TOPICS,
+    ClusterRequest,
+    MatchingSequence,
+    MatchingTopic,
+)
 from lakehouse.catalog.records import NotificationRecord, SessionRecord
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.time_window import TimeWindow
+from lakehouse.catalog.time_window import TimeInterval, TimeWindow
 
 PROTOCOL_VERSION = (0, 7, 0)
 # What gRPC can send at most; informative for clients, whose receive limit Flight lifts.
 MAX_ENCODE_MESSAGE_SIZE = 2**31 - 1
+# Room for the names of a hundred thousand sequences, as a query within the result of another sends them.
+MAX_QUERY_SIZE = 16 << 20
 
 
 def encode(value: dict[str, Any]) -> bytes:
@@ -202,6 +211,69 @@ class UploadRequest:
     def parse(cls, command: bytes) -> Self:
         fields = Fields.parse(command)
         return cls(TopicLocator.parse(fields.text("resource_locator")), parse_uuid(fields.text("topic_uuid")))
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIntersection:
+    topics: list[ClusterRequest]
+    intersect_dt_ns: int
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        fields = Fields.parse(body)
+        members = fields.members.get("topics")
+        if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+            raise BadRequestError("'topics' is not a list of objects")
+        if len(members) > MAX_INTERSECTED_TOPICS:
+            raise BadRequestError(f"an intersection takes at most {MAX_INTERSECTED_TOPICS} topics")
+        return cls(
+            [_cluster_request(Fields(member)) for member in members], fields.optional_integer("intersect_dt_ns") or 0
+        )
+
+
+def query_request(body: bytes) -> dict[str, Any]:
+    """The JSON object of a query, whose grammar the catalog knows."""
+    if len(body) > MAX_QUERY_SIZE:
+        raise BadRequestError(f"a query may be at most {MAX_QUERY_SIZE} bytes long")
+    return Fields.parse(body).members
+
+
+def cluster_request(body: bytes) -> ClusterRequest:
+    """What to cluster in one topic."""
+    return _cluster_request(Fields.parse(body))
+
+
+def _cluster_request(fields: Fields) -> ClusterRequest:
+    window = Fields(fields.optional_object("timestamp_range"))
+    return ClusterRequest.parse(
+        TopicLocator.parse(fields.text("locator")),
+        fields.optional_object("ontology"),
+        fields.optional_integer("clustering_dt_ns") or 0,
+        TimeWindow(window.optional_integer("start_ns"), window.optional_integer("end_ns")),
+    )
+
+
+def query_result(sequences: list[MatchingSequence]) -> dict[str, Any]:
+    """Sequences with their topics; with the interval of matching rows where the query asked for it."""
+    return {
+        "items": [
+            {"sequence": sequence.name, "topics": [_matching_topic(topic) for topic in sequence.topics]}
+            for sequence in sequences
+        ]
+    }
+
+
+def _matching_topic(topic: MatchingTopic) -> dict[str, Any]:
+    shown: dict[str, Any] = {"locator": str(topic.locator), "ontology_tag": topic.ontology_tag}
+    if topic.interval is not None:
+        shown["timestamp_range"] = [topic.interval.start_ns, topic.interval.end_ns]
+    return shown
+
+
+def clusters(intervals: Iterable[TimeInterval]) -> Iterator[dict[str, Any]]:
+    """Numbered intervals, each the response of a result of its own."""
+    for number, interval in enumerate(intervals):
+        yield {"ts": {"start_ns": interval.start_ns, "end_ns": interval.end_ns}, "id": number}
 
 
 def envelope(action: str, response: dict[str, Any] | None) -> bytes:

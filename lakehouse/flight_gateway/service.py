@@ -69,8 +69,8 @@ class FlightService:
             message = _decoded(flight.Action, request)
             log.subject = name = message.type
             self._authorize(ACTIONS[name].permission if name in ACTIONS else Permission.ANY, context)
-            response = find_action(name).answer(self._lakehouse, message.body.to_pybytes())
-            yield flight.Result(payloads.envelope(name, response)).serialize()
+            for response in find_action(name).responses(self._lakehouse, message.body.to_pybytes()):
+                yield flight.Result(payloads.envelope(name, response)).serialize()
 
     def do_put(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Returns only once the rows are durable, because the client takes the end of the RPC for the receipt."""
