@@ -139,8 +139,9 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
         NotFoundError: If someone else was faster.
         StalePlanError: If a session was finalized since the plan was made.
     """
-    # Lock the row of the target and of its sessions in the order every writer takes them: sequence, session, topic.
-    connection.execute(select(target.table.c.id).where(target.table.c.id == row_id).with_for_update())
+    # Lock in the order every writer takes: sequence, session, topic.
+    if target.table is not topics:
+        connection.execute(select(target.table.c.id).where(target.table.c.id == row_id).with_for_update())
     condition = target.topics_of(row_id)
     session_ids = select(topics.c.session_id).where(condition)
     connection.execute(select(sessions.c.id).where(sessions.c.id.in_(session_ids)).order_by("id").with_for_update())

@@ -108,10 +108,13 @@ def delete_pointer(connection: Connection, identifier: str, location: str) -> bo
     return deleted.rowcount == 1
 
 
-def hold_pointer(connection: Connection, identifier: str) -> bool:
-    """Whether the table exists; if so it cannot be dropped before this transaction ends. Commits are not held up."""
-    query = select(_pointers.c.table_name).where(*_is(identifier)).with_for_update(read=True, key_share=True)
-    return connection.execute(query).first() is not None
+def hold_pointer(connection: Connection, identifier: str) -> str | None:
+    """Metadata location of a table, which cannot be dropped before this transaction ends; None if there is no table.
+
+    Commits are not held up.
+    """
+    query = select(_pointers.c.metadata_location).where(*_is(identifier)).with_for_update(read=True, key_share=True)
+    return connection.scalar(query)
 
 
 def namespace_properties(connection: Connection, namespace: str) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Self
 from lakehouse.catalog.errors import BadRequestError, InvalidNameError, InvalidUuidError, quoted
 
 MAX_NAME_LENGTH = 1024
+# PostgreSQL indexes no value above 2,704 bytes, and a character may take four.
+MAX_TAG_LENGTH = 512
 
 _FORBIDDEN = re.compile(r"""[\x00-\x20\x7f!"'*£$%&.]""")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")

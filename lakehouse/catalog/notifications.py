@@ -3,6 +3,7 @@
 import time
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic
@@ -33,20 +34,25 @@ class Notifications:
                 f"{quoted(notification_type)} is not a notification type; allowed: {', '.join(NOTIFICATION_TYPES)}"
             )
         check_text("notification message", message, max_length=MAX_MESSAGE_LENGTH)
+        not_found = NotFoundError("sequence" if isinstance(resource, str) else "topic", resource)
         with self._database.transaction() as connection:
             target = _target(connection, resource)
             if target is None:
-                raise NotFoundError("sequence" if isinstance(resource, str) else "topic", resource)
+                raise not_found
             sequence_id, topic_id = target
-            connection.execute(
-                insert(notifications).values(
-                    sequence_id=sequence_id,
-                    topic_id=topic_id,
-                    notification_type=notification_type,
-                    message=message,
-                    created_at_ns=time.time_ns(),
+            try:
+                connection.execute(
+                    insert(notifications).values(
+                        sequence_id=sequence_id,
+                        topic_id=topic_id,
+                        notification_type=notification_type,
+                        message=message,
+                        created_at_ns=time.time_ns(),
+                    )
                 )
-            )
+            except IntegrityError:
+                # Deleted since it was found.
+                raise not_found from None
 
     def list(self, resource: str | TopicLocator) -> list[NotificationRecord]:
         """The notes on exactly this resource, oldest first; empty when it does not exist."""

@@ -4,7 +4,6 @@ A schema that a table cannot hold even after growing opens a sibling table (`...
 and processes race: the catalog row of a name is inserted once, later changes swap a guarded pointer.
 """
 
-import hashlib
 import random
 import time
 import uuid
@@ -67,12 +66,14 @@ class TopicTable:
 
     Attributes:
         identifier: `namespace.table`.
+        uuid: Tells the table from others that had its name before.
         location: Root URI of its files, without trailing slash.
         schema: Current Iceberg schema.
         spec: The partition spec our data files are written in.
     """
 
     identifier: str
+    uuid: str
     location: str
     schema: Schema
     spec: PartitionSpec
@@ -113,9 +114,10 @@ class TopicTables:
             raise NotFoundError("table", identifier)
         return _topic_table(identifier, self._files.document(location))
 
-    def exists(self, connection: Connection, identifier: str) -> bool:
-        """Whether the table exists; if so, it cannot be dropped before this transaction ends."""
-        return hold_pointer(connection, identifier)
+    def hold(self, connection: Connection, table: TopicTable) -> bool:
+        """Whether this very table still exists; if so, it cannot be dropped before this transaction ends."""
+        location = hold_pointer(connection, table.identifier)
+        return location is not None and self._files.document(location).fields["table-uuid"] == table.uuid
 
     def drop_if_unused(self, identifier: str) -> bool:
         """Drop a topic table that never held a row and has no topic. Its files are marked for orphan cleanup.
@@ -142,17 +144,16 @@ class TopicTables:
             return True
 
     def _ensure_namespace(self, ontology_tag: str) -> str:
-        recorded = _recorded_tag(ontology_tag)
         candidates = namespace_candidates(ontology_tag)
         with self._database.snapshot() as connection:
             for namespace in candidates:
-                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == recorded:
+                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
                     return namespace
         with self._database.transaction() as connection:
             for namespace in candidates:
-                if insert_namespace(connection, namespace, {TAG_PROPERTY: recorded}):
+                if insert_namespace(connection, namespace, {TAG_PROPERTY: ontology_tag}):
                     return namespace
-                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == recorded:
+                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
                     return namespace
         raise CommitConflictError("the namespace of the ontology tag is taken")
 
@@ -257,14 +258,15 @@ def is_unfilled_topic_table(document: TableDocument) -> bool:
 
 def _topic_table(identifier: str, document: TableDocument) -> TopicTable:
     spec = next(spec for spec in document.fields["partition-specs"] if spec["spec-id"] == 0)
-    return TopicTable(identifier, document.location, document.schema, PartitionSpec.model_validate(spec))
+    return TopicTable(
+        identifier,
+        document.fields["table-uuid"],
+        document.location,
+        document.schema,
+        PartitionSpec.model_validate(spec),
+    )
 
 
 def _belongs_to(document: TableDocument, tag: str, path: str) -> bool:
     properties = document.properties
     return properties.get(TAG_PROPERTY) == tag and properties.get(TOPIC_PROPERTY) == path
-
-
-def _recorded_tag(tag: str) -> str:
-    """The tag as a namespace property, whose length is limited."""
-    return tag if len(tag) <= 900 else "sha256:" + hashlib.sha256(tag.encode()).hexdigest()

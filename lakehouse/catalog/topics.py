@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.metadata_index import index_topic_metadata
-from lakehouse.catalog.control_plane.rows import find_topic, select_sessions, to_json
+from lakehouse.catalog.control_plane.rows import find_sequence, find_topic, select_sessions, to_json
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.encoder_pool import EncoderPool
@@ -26,8 +26,7 @@ from lakehouse.catalog.errors import (
     UnsupportedSchemaError,
     quoted,
 )
-from lakehouse.catalog.iceberg_catalog import hold_pointer
-from lakehouse.catalog.locators import TopicLocator, check_metadata_keys, check_text, parse_uuid
+from lakehouse.catalog.locators import MAX_TAG_LENGTH, TopicLocator, check_metadata_keys, check_text, parse_uuid
 from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.records import SerializationFormat, SessionState, TopicRecord, TopicState
 from lakehouse.catalog.storage import Warehouse
@@ -89,7 +88,7 @@ class Topics:
             BadRequestError: If the format, the tag or a metadata key is not allowed.
         """
         session_uuid = parse_uuid(session_uuid)
-        check_text("ontology tag", ontology_tag)
+        check_text("ontology tag", ontology_tag, max_length=MAX_TAG_LENGTH)
         check_metadata_keys(user_metadata or {})
         if serialization_format not in tuple(SerializationFormat):
             raise BadRequestError(
@@ -98,7 +97,9 @@ class Topics:
             )
         topic_uuid = str(uuid.uuid4())
         with self._database.transaction() as connection:
-            # The lock orders this against a concurrent finalize of the same session.
+            # The locks order this against a deletion of the sequence and a finalize of the session, and are taken in
+            # the order in which a deletion takes them.
+            find_sequence(connection, locator.sequence, lock=True)
             query = select_sessions().where(sessions.c.uuid == session_uuid).with_for_update(of=sessions)
             session = connection.execute(query).one_or_none()
             if session is None:
@@ -177,7 +178,7 @@ class Topics:
         while True:
             table = self._tables.ensure(topic.ontology_tag, topic.locator.path, plan)
             with self._database.transaction() as connection:
-                if not hold_pointer(connection, table.identifier):
+                if not self._tables.hold(connection, table):
                     continue  # an unused table was dropped between the two steps: make it again
                 claimed = connection.execute(
                     update(topics)

@@ -136,8 +136,8 @@ def test_an_unused_table_is_dropped_and_a_used_one_is_not(lake: SmallLake) -> No
     assert not lake.tables.drop_if_unused(filled.identifier)
     assert lake.pointers().keys() == {claimed.identifier, filled.identifier}
     with lake.database.transaction() as connection:
-        assert lake.tables.exists(connection, claimed.identifier)
-        assert not lake.tables.exists(connection, unused.identifier)
+        assert lake.tables.hold(connection, claimed)
+        assert not lake.tables.hold(connection, unused)
     assert lake.table("unused", plan=PLAN).identifier == unused.identifier
 
 

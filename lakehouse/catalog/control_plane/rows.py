@@ -90,8 +90,9 @@ def topic_record(row: Row[Any]) -> TopicRecord:
 
 
 def find_sequence(connection: Connection, name: str, *, lock: bool = False) -> SequenceRecord | None:
+    """The sequence of that name; with `lock` it cannot be deleted before the transaction ends."""
     query = select(sequences).where(sequences.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(query.with_for_update(read=True, key_share=True) if lock else query).one_or_none()
     return None if row is None else sequence_record(row)
 
 
