@@ -18,11 +18,11 @@ from pyarrow.fs import LocalFileSystem
 from bench.client import Transfer
 from bench.rows import RowSource
 from lakehouse.catalog.encoding import choose_encoding
-from lakehouse.catalog.envelope import Envelope
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.parquet_slices import READ_BUFFER_BYTES
 from lakehouse.catalog.settings import Settings
 from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage, topic_table_schema
+from lakehouse.ontology.envelope import Envelope
 
 
 def encode_topics(rows: RowSource, size: int, topics: int, threads: int, directory: str) -> Transfer:

@@ -11,10 +11,10 @@ from lakehouse.catalog.data_file_writer import DataFileWriter, FilePlace
 from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.day_buffer import RowGroup
 from lakehouse.catalog.encoding import choose_encoding
-from lakehouse.catalog.envelope import Envelope
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan
+from lakehouse.ontology.envelope import Envelope
 
 # The disk takes closed files while the encoder goes on, but not more of them at a time.
 FILES_BEING_SYNCHRONISED = 2

@@ -7,7 +7,6 @@ from it the Iceberg schema of a new table and the Parquet schema of files for an
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.types as pat
 from pyiceberg.schema import Schema
@@ -37,7 +36,6 @@ from lakehouse.ontology.storage_types import (
     UnstorableValueError,
     UnsupportedTypeError,
     plan_columns,
-    retarget,
     walk,
 )
 
@@ -61,11 +59,9 @@ __all__ = [
     "iceberg_payload_schema",
     "parquet_schema",
     "plan_storage",
-    "storage_batch",
     "topic_table_schema",
 ]
 
-_RECORDED_AT_TYPE = pa.timestamp("us", tz="UTC")
 _TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64(), nullable=False)
 
 _ENVELOPE_FIELDS = (
@@ -105,7 +101,13 @@ class StoragePlan:
             UnstorableValueError: If the batch has another schema, a null timestamp, or a value without exact
                 counterpart in storage.
         """
-        timestamps, payload = self._split(batch)
+        if not batch.schema.equals(self.arrow_schema):
+            raise UnstorableValueError("a record batch does not have the schema the upload announced")
+        position = self.arrow_schema.get_field_index(TIMESTAMP_COLUMN)
+        timestamps = batch.column(position)
+        if timestamps.null_count:
+            raise UnstorableValueError(f"column '{TIMESTAMP_COLUMN}' contains nulls")
+        payload = [array for number, array in enumerate(batch.columns) if number != position]
         arrays = [encode_column(array, plan) for array, plan in zip(payload, self.payload, strict=True)]
         return pa.RecordBatch.from_arrays([timestamps, *arrays], schema=self.storage_schema)
 
@@ -146,20 +148,6 @@ class StoragePlan:
         """
         return walk(self.payload)
 
-    def _split(self, batch: pa.RecordBatch) -> tuple[pa.Int64Array, list[pa.Array]]:
-        """The timestamps and the payload columns of an uploaded batch."""
-        if not batch.schema.equals(self.arrow_schema):
-            raise UnstorableValueError("a record batch does not have the schema the upload announced")
-        timestamps, payload = None, []
-        for name, array in zip(self.arrow_schema.names, batch.columns, strict=True):
-            if name == TIMESTAMP_COLUMN:
-                timestamps = array
-            else:
-                payload.append(array)
-        if timestamps is None or timestamps.null_count:
-            raise UnstorableValueError(f"column '{TIMESTAMP_COLUMN}' contains nulls")
-        return timestamps, payload
-
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     position = batch.schema.get_field_index(name)
@@ -193,50 +181,6 @@ def _plan_storage(schema: pa.Schema) -> StoragePlan:
         raise UnsupportedTypeError(f"column '{TIMESTAMP_COLUMN}' must be int64 (nanoseconds), not {timestamp_type}")
     payload = plan_columns([field for field in fields if field.name != TIMESTAMP_COLUMN], reserved=ENVELOPE_COLUMNS)
     return StoragePlan(schema, pa.schema([_TIMESTAMP_FIELD, *(plan.storage for plan in payload)]), payload)
-
-
-def storage_batch(
-    plan: StoragePlan, batch: pa.RecordBatch, sequence: str, session: str, schema: pa.Schema | None = None
-) -> pa.RecordBatch:
-    """An uploaded batch as rows of its topic table: the envelope columns, then the payload.
-
-    Args:
-        plan: The plan of the upload.
-        batch: Rows with the plan's `arrow_schema`, already validated.
-        sequence: Name of the sequence.
-        session: Locator of the session.
-        schema: The result of `parquet_schema`; needed when the table's types are wider than the plan's.
-
-    Raises:
-        UnstorableValueError: See `StoragePlan.to_storage`.
-    """
-    timestamps, columns = plan._split(batch)
-    if schema is None:
-        plans, schema = plan.payload, pa.schema([*_envelope_arrow_fields(), *(each.storage for each in plan.payload)])
-    else:
-        plans = tuple(
-            retarget(each, field.type)
-            for each, field in zip(plan.payload, list(schema)[len(ENVELOPE_COLUMNS) :], strict=True)
-        )
-    envelope = [
-        pa.repeat(pa.scalar(sequence, pa.string()), batch.num_rows),
-        pa.repeat(pa.scalar(session, pa.string()), batch.num_rows),
-        timestamps,
-        recorded_at(timestamps),
-    ]
-    payload = [encode_column(array, each) for array, each in zip(columns, plans, strict=True)]
-    return pa.RecordBatch.from_arrays([*envelope, *payload], schema=schema)
-
-
-def recorded_at(timestamps_ns: pa.Int64Array) -> pa.TimestampArray:
-    """Timestamps in nanoseconds rounded down (also before 1970) to microseconds, as the table's `recorded_at`."""
-    microseconds = np.floor_divide(timestamps_ns.to_numpy(), 1000)
-    return pa.array(microseconds).view(_RECORDED_AT_TYPE)
-
-
-def _envelope_arrow_fields() -> list[pa.Field]:
-    types = {SEQUENCE_COLUMN: pa.string(), SESSION_COLUMN: pa.string(), TIMESTAMP_COLUMN: pa.int64()}
-    return [pa.field(name, types.get(name, _RECORDED_AT_TYPE), nullable=False) for name in ENVELOPE_COLUMNS]
 
 
 def iceberg_payload_schema(plan: StoragePlan, ontology_tag: str | None = None) -> Schema:

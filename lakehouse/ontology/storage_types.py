@@ -6,7 +6,7 @@ comment.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.types as pat
@@ -142,22 +142,6 @@ def _walk(
     elif not pat.is_dictionary(plan.arrow.type):
         for child in plan.children:
             yield from _walk(child, (*arrow_path, child.storage.name), (*storage_path, child.storage.name))
-
-
-def retarget(plan: ColumnPlan, storage_type: pa.DataType) -> ColumnPlan:
-    """The same column stored as `storage_type`: an equal structure whose numbers may be wider."""
-    if plan.storage.type == storage_type:
-        return plan
-    if pat.is_struct(storage_type):
-        targets = [field.type for field in storage_type]
-    elif pat.is_map(storage_type):
-        targets = [storage_type.key_type, storage_type.item_type]
-    elif pat.is_list(storage_type):
-        targets = [storage_type.value_type]
-    else:
-        targets = [storage_type] * len(plan.children)
-    children = tuple(retarget(child, target) for child, target in zip(plan.children, targets, strict=True))
-    return replace(plan, storage=plan.storage.with_type(storage_type), children=children)
 
 
 def is_any_list(arrow_type: pa.DataType) -> bool:

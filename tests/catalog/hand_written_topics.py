@@ -24,7 +24,8 @@ from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.table_documents import TableFiles
-from lakehouse.ontology.arrow_iceberg import plan_storage, storage_batch
+from lakehouse.ontology.arrow_iceberg import parquet_schema, plan_storage, topic_table_schema
+from lakehouse.ontology.envelope import Envelope
 
 SCHEMA = pa.schema(
     [
@@ -106,10 +107,11 @@ class HandWrittenLake:
         """Write one data file per batch (each in time order) and record them in order of arrival."""
         plan, topic_uuid, sequence = plan_storage(schema), str(uuid.uuid4()), str(uuid.uuid4())
         ulid = next(_ulids)
+        envelope = Envelope(parquet_schema(topic_table_schema(plan), plan), sequence, f"{sequence}:{ulid}")
         entries = []
         for ordinal, rows in enumerate(files):
             uri = f"{self.warehouse.uri}/{topic_uuid}-{ordinal:05d}.parquet"
-            stored = pa.Table.from_batches([storage_batch(plan, rows, sequence, f"{sequence}:{ulid}")])
+            stored = envelope.add(pa.Table.from_batches([plan.to_storage(rows)]))
             with self.warehouse.open_output(uri) as sink:
                 pq.write_table(stored, sink, row_group_size=row_group_size, store_schema=False, **parquet_options)
             timestamps = rows.column("timestamp_ns")

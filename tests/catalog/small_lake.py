@@ -29,7 +29,8 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.table_documents import TableFiles
 from lakehouse.catalog.tables import TopicTable, TopicTables
-from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage, storage_batch
+from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage
+from lakehouse.ontology.envelope import Envelope
 
 DAY = 20_000
 ROWS = 10
@@ -78,11 +79,12 @@ class SmallLake:
             schema=plan.arrow_schema,
         )
         schema = parquet_schema(table.schema, plan)
-        rows = pa.Table.from_batches([storage_batch(plan, batch, sequence, f"{sequence}:session", schema)])
+        envelope = Envelope(schema, sequence, f"{sequence}:session")
+        rows = envelope.add(pa.Table.from_batches([plan.to_storage(batch)]))
         ordinal = next(_ordinals)
         uri = data_file_uri(table.location, sequence, DAY, str(uuid.uuid4()), ordinal)
         buffer = io.BytesIO()
-        writer = pq.ParquetWriter(buffer, schema)
+        writer = pq.ParquetWriter(buffer, envelope.file_schema, store_schema=False)
         writer.write_table(rows)
         writer.close()
         with self.warehouse.open_output(uri) as stream:

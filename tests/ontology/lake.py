@@ -12,7 +12,8 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 
-from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, storage_batch, topic_table_schema
+from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, topic_table_schema
+from lakehouse.ontology.envelope import Envelope
 
 
 class Lake:
@@ -52,11 +53,12 @@ class Lake:
 def write_parquet(
     path: Path, plan: StoragePlan, schema: pa.Schema, batches: list[pa.RecordBatch], sequence: str = "drive"
 ) -> int:
-    with pq.ParquetWriter(path, schema, store_schema=False, store_decimal_as_integer=True) as writer:
+    envelope = Envelope(schema, sequence, "drive:1")
+    with pq.ParquetWriter(path, envelope.file_schema, store_schema=False, store_decimal_as_integer=True) as writer:
         for batch in batches:
-            rows = storage_batch(plan, batch, sequence, "drive:1", schema)
+            rows = envelope.add(pa.Table.from_batches([plan.to_storage(batch)]))
             rows.validate(full=True)
-            writer.write_batch(rows)
+            writer.write_table(rows)
     return sum(batch.num_rows for batch in batches)
 
 

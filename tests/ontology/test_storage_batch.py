@@ -9,9 +9,9 @@ from lakehouse.ontology.arrow_iceberg import (
     UnstorableValueError,
     parquet_schema,
     plan_storage,
-    storage_batch,
     topic_table_schema,
 )
+from lakehouse.ontology.envelope import Envelope
 from lakehouse.ontology.registry import model_arrow_schema
 
 TIMESTAMP = pa.field("timestamp_ns", pa.int64(), nullable=False)
@@ -39,9 +39,8 @@ def test_rows_carry_sequence_session_and_time_in_table_order() -> None:
     batch = pa.RecordBatch.from_arrays([pa.array(timestamps)], schema=pa.schema([TIMESTAMP]))
     plan = plan_storage(batch.schema)
     schema = parquet_schema(topic_table_schema(plan), plan)
-    rows = storage_batch(plan, batch, "drive", "drive:7", schema)
+    rows = Envelope(schema, "drive", "drive:7").add(pa.Table.from_batches([plan.to_storage(batch)]))
 
-    assert rows.schema.equals(schema, check_metadata=True)
     assert rows.schema.names == ["sequence", "session", "timestamp_ns", "recorded_at"]
     assert not any(field.nullable for field in rows.schema)
     assert rows.column("sequence").to_pylist() == ["drive"] * len(timestamps)

@@ -3,13 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.ontology.arrow_iceberg import (
-    RECORDED_AT_COLUMN,
-    SEQUENCE_COLUMN,
-    SESSION_COLUMN,
-    TIMESTAMP_COLUMN,
-    recorded_at,
-)
+from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, SESSION_COLUMN, TIMESTAMP_COLUMN
+
+_RECORDED_AT_TYPE = pa.timestamp("us", tz="UTC")
 
 
 class Envelope:
@@ -42,6 +38,12 @@ class Envelope:
             indices = pa.array(np.zeros(rows.num_rows, dtype=np.int8))
             return pa.DictionaryArray.from_arrays(indices, self._constants[field.name])
         if field.name == RECORDED_AT_COLUMN:
-            return pa.chunked_array([recorded_at(times) for times in rows.column(TIMESTAMP_COLUMN).chunks])
+            return pa.chunked_array([_recorded_at(times) for times in rows.column(TIMESTAMP_COLUMN).chunks])
         column = rows.column(field.name)
         return column if column.type == field.type else column.cast(field.type)
+
+
+def _recorded_at(timestamps_ns: pa.Int64Array) -> pa.TimestampArray:
+    """Timestamps in nanoseconds rounded down (also before 1970) to microseconds."""
+    microseconds = np.floor_divide(timestamps_ns.to_numpy(), 1000)
+    return pa.array(microseconds).view(_RECORDED_AT_TYPE)
