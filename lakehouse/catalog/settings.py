@@ -7,10 +7,11 @@ Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Witho
 import os
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
 
 from lakehouse.catalog.errors import ConfigurationError
 
@@ -137,7 +138,7 @@ class Settings(BaseSettings):
     @field_validator("store_endpoint")
     @classmethod
     def _endpoint_is_a_url(cls, value: str) -> str:
-        if value and not value.startswith(("file://", "http://", "https://", "s3://")):
+        if value and not value.startswith(("file:///", "http://", "https://", "s3://")):
             raise ValueError("must be a URL such as file:///srv/lake or https://s3.example.org")
         return value
 
@@ -176,15 +177,19 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """SQLAlchemy URL of the database that holds the control plane and the Iceberg catalog."""
         if not self.db_url:
-            return f"sqlite:///{self.home.resolve() / 'lakehouse.db'}"
+            path = str(self.home.resolve() / "lakehouse.db")
+            return URL.create("sqlite", database=path).render_as_string(hide_password=False)
         scheme, separator, rest = self.db_url.partition("://")
         return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else self.db_url
 
     @property
     def warehouse_uri(self) -> str:
-        """Root URI of all table files, without trailing slash."""
+        """Root URI of all table files, without trailing slash.
+
+        As everywhere in Iceberg, what follows the scheme is taken literally, never percent-decoded.
+        """
         if not self.store_endpoint:
-            return (self.home.resolve() / self.store_bucket).as_uri()
+            return f"file://{self.home.resolve() / self.store_bucket}"
         if self.store_endpoint.startswith("file://"):
-            return (Path(unquote(urlparse(self.store_endpoint).path)) / self.store_bucket).as_uri()
+            return f"file://{Path(unquote(self.store_endpoint.removeprefix('file://'))) / self.store_bucket}"
         return f"s3://{self.store_bucket}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 import pyarrow as pa
 from pyarrow.fs import (
@@ -75,14 +75,14 @@ class Warehouse:
 
     @classmethod
     def _open_local(cls, location: str) -> Self:
-        root = unquote(urlparse(location).path)
+        root = location.removeprefix(_FILE_SCHEME)
         if "#" in root or "?" in root:
             raise ConfigurationError("the directory of the warehouse must not contain '#' or '?'")
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the directory of the warehouse cannot be created: {error.strerror}") from error
-        return cls(LocalFileSystem(), f"{_FILE_SCHEME}{root}")
+        return cls(LocalFileSystem(), location)
 
     @classmethod
     def _open_s3(cls, location: str, settings: Settings) -> Self:

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
 
@@ -68,11 +71,25 @@ def test_errors_name_no_path_of_the_server(warehouse: Warehouse, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["with space", "größe", "100%25", "a+b=c"])
 def test_stock_pyiceberg_finds_the_same_file_under_the_same_uri(tmp_path: Path, name: str) -> None:
-    warehouse = Warehouse.open(Settings.load(home=tmp_path / name, store_endpoint=""))
+    settings = Settings.load(home=tmp_path / name, store_endpoint="", db_url="")
+    warehouse = Warehouse.open(settings)
     uri = write(warehouse, "data/file")
+    assert uri == f"{settings.warehouse_uri}/data/file"
     assert (tmp_path / name / "warehouse" / "data" / "file").exists()
     with PyArrowFileIO(warehouse.iceberg_properties()).new_input(uri).open() as stream:
         assert stream.read() == b"rows"
+
+
+@pytest.mark.parametrize("name", ["with space", "größe", "100%25", "a+b=c"])
+def test_the_embedded_database_lies_in_the_home_whatever_its_name(tmp_path: Path, name: str) -> None:
+    settings = Settings.load(home=tmp_path / name, store_endpoint="", db_url="")
+    with Lakehouse.open(settings):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+        assert (tmp_path / name / "lakehouse.db").exists()
+    catalog = SqlCatalog("lake", uri=settings.database_url, warehouse=settings.warehouse_uri)
+    catalog.create_namespace("mine")
+    catalog.create_table("mine.numbers", pa.schema([("a", pa.int64())])).append(pa.table({"a": [1]}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b"])
