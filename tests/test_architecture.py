@@ -1,6 +1,10 @@
 """The arrows between the rooms: ontology <- catalog <- the two doors, which never meet; the command line on top."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,14 +19,18 @@ MAY_IMPORT = {
 }
 
 
-def imported_rooms(source: Path) -> set[str]:
+def imported_modules(source: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules |= {f"{node.module}.{alias.name}" for alias in node.names}
-    parts = [module.split(".") for module in modules]
+    return modules
+
+
+def imported_rooms(source: Path) -> set[str]:
+    parts = [module.split(".") for module in imported_modules(source)]
     return {names[1] for names in parts if names[0] == "lakehouse" and names[1] in MAY_IMPORT}
 
 
@@ -34,6 +42,18 @@ def test_every_room_is_known() -> None:
 def test_a_room_imports_only_what_it_may(room: str) -> None:
     for source in (PACKAGE / room).rglob("*.py"):
         assert imported_rooms(source) <= MAY_IMPORT[room], source.name
+
+
+def test_what_is_imported_is_a_declared_dependency_and_the_other_way_round() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w.-]", dependency)[0] for dependency in project["dependencies"]}
+    modules = {module.partition(".")[0] for source in PACKAGE.rglob("*.py") for module in imported_modules(source)}
+    modules -= {"lakehouse", *sys.stdlib_module_names}
+    # `google` is shared by several distributions.
+    distributions = {**packages_distributions(), "google": ["protobuf"]}
+    imported = {distributions[module][0].lower() for module in modules}
+    # The database driver and the operators' UI are started by name.
+    assert imported | {"psycopg", "dagster-webserver"} == declared
 
 
 def test_only_the_settings_and_the_crash_points_read_the_environment() -> None:
