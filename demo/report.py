@@ -72,7 +72,7 @@ def print_report(console: Console, sequence: str, gateway_port: int, dagster_por
     if imu_table is None:
         raise DemoError(f"topic {IMU_TOPIC} holds no rows")
 
-    console.rule(f"[bold]sequence {sequence}")
+    console.rule(f"sequence {sequence}")
     table = Table("topic", "type", "rows", "span", "size", "files", "Iceberg table", box=None, header_style="bold")
     for topic in description.topics:
         table.add_row(
@@ -97,14 +97,14 @@ def print_report(console: Console, sequence: str, gateway_port: int, dagster_por
     if in_slice["timestamp_ns"].to_list() != timestamps or in_slice["lateral"].to_list() != lateral:
         raise DemoError("the SDK and Polars read different rows")
 
-    console.rule("[bold]read back")
+    console.rule("read back")
     console.print(f"official SDK      lists {names}")
     console.print(f"Polars            finds the hardest lateral acceleration of {imu_table}:")
     console.print(f"                  {swerve.lateral_acceleration:+.2f} m/s² at {human_time(swerve.timestamp_ns)} UTC")
     console.print(f"both              read the same {len(samples)} IMU rows in the 2 s around it, value for value")
     console.print(_sparkline([value or 0.0 for value in lateral]))
 
-    console.rule("[bold]try next")
+    console.rule("try next")
     console.print(f"Dagster UI        http://{HOST}:{dagster_port}")
     console.print(f"this ingestion    http://{HOST}:{dagster_port}/runs/{run_id}")
     console.print(f"gateway           grpc://{HOST}:{gateway_port}   (MosaicoClient.connect(host, port))")

@@ -14,10 +14,9 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from demo.services import HOST, DemoError, Services, require_free_port
+from demo.services import HOST, PROJECT, DemoError, Services, require_free_port
 from lakehouse.cli.formatting import wide_console
 
-PROJECT = Path(__file__).resolve().parent.parent
 RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
 
 
@@ -32,7 +31,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = _arguments()
     console = wide_console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     home = Path(os.environ.setdefault("LAKEHOUSE_HOME", ".lakehouse"))
     # Polars would otherwise recommend a plugin in the middle of the report.
     os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
@@ -42,7 +42,7 @@ def main() -> int:
         with Services(home) as services:
             _run(console, services, arguments)
     except DemoError as error:
-        console.print(f"[bold red]demo failed:[/] {error}", highlight=False)
+        console.print(f"demo failed: {error}", style="bold red")
         return 1
     except KeyboardInterrupt:
         console.print("stopped")
@@ -70,7 +70,7 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting the gateway", total=None)
         services.start_gateway(arguments.port)
-        services.start_dagster(arguments.ui_port, PROJECT)
+        services.start_dagster(arguments.ui_port)
         services.wait_until("gateway", gateway_answers)
         progress.update(task, description=f"gateway listens on grpc://{HOST}:{arguments.port}", total=1, completed=1)
         task = progress.add_task("starting the Dagster UI", total=None)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 HOST = "127.0.0.1"
+PROJECT = Path(__file__).resolve().parent.parent
 STOP_TIMEOUT_S = 20.0
 
 
@@ -35,24 +36,27 @@ def require_free_port(port: int, purpose: str, variable: str) -> None:
 
 
 class Services:
-    """Child processes, each in a process group of its own so that none outlives the demo."""
+    """Child processes, each in a process group of its own so that none outlives the demo, however that ends."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log_folder = home / "logs"
         self.log_folder.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._leash = subprocess.Popen(
+            [sys.executable, "-m", "demo.leash"], stdin=subprocess.PIPE, start_new_session=True, cwd=PROJECT
+        )
 
     def start_gateway(self, port: int) -> None:
         self._start("gateway", [_tool("lakehouse"), "run", "--host", HOST, "--port", str(port)])
 
-    def start_dagster(self, port: int, project: Path) -> None:
+    def start_dagster(self, port: int) -> None:
         dagster_home = self.home / "dagster"
         dagster_home.mkdir(exist_ok=True)
-        shutil.copyfile(project / "dagster.yaml", dagster_home / "dagster.yaml")
+        shutil.copyfile(PROJECT / "dagster.yaml", dagster_home / "dagster.yaml")
         self._start(
             "dagster",
-            [_tool("dagster"), "dev", "-h", HOST, "-p", str(port), "-w", str(project / "workspace.yaml")],
+            [_tool("dagster"), "dev", "-h", HOST, "-p", str(port), "-w", str(PROJECT / "workspace.yaml")],
             DAGSTER_HOME=str(dagster_home.resolve()),
         )
 
@@ -85,13 +89,18 @@ class Services:
                 process.wait()
             _signal_group(process, signal.SIGKILL)  # whatever the leader left behind in its group
         self._processes.clear()
+        self._leash.kill()  # nothing is left to end
+        self._leash.wait()
 
     def _start(self, name: str, command: list[str], **variables: str) -> None:
         environment = {**os.environ, "LAKEHOUSE_HOME": str(self.home.resolve()), "PYTHONUNBUFFERED": "1", **variables}
         with (self.log_folder / f"{name}.log").open("wb") as log:
-            self._processes[name] = subprocess.Popen(
+            self._processes[name] = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
+        assert self._leash.stdin is not None
+        self._leash.stdin.write(b"%d\n" % process.pid)
+        self._leash.stdin.flush()
 
     def _log_tail(self, name: str, lines: int = 15) -> str:
         text = (self.log_folder / f"{name}.log").read_text(errors="replace")

@@ -1,8 +1,10 @@
 """How sizes, times and counts look on a terminal."""
 
+import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.text import Text
 
 from lakehouse.catalog.time_window import TimeInterval
 
@@ -34,6 +36,19 @@ def human_span(interval: TimeInterval | None) -> str:
 
 
 def wide_console() -> Console:
-    """A console whose tables are not squeezed when the output goes to a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    """A console that shows names as they are, with tables that are not squeezed when the output is no terminal.
+
+    Names may hold anything, `[bold]` and `:smile:` included: nothing in a text is taken for markup.
+    """
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def bold(text: str) -> Text:
+    """A text that stands out."""
+    return Text(text, style="bold")
+
+
+def error_console() -> Console:
+    """Standard error, lines as long as they are: people search logs by line."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)

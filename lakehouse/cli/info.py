@@ -8,7 +8,11 @@ from lakehouse.cli.formatting import wide_console
 
 
 def info() -> None:
-    """Show the version, where data lives, and every setting with its value."""
+    """Show the version, where data lives, and every setting with its value.
+
+    Settings are read from environment variables, or from a file `.env` in the current directory. Secrets are shown as
+    `set` only.
+    """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from pydantic import SecretStr
     from sqlalchemy import make_url

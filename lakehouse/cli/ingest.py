@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from lakehouse.catalog.errors import BadRequestError, LakehouseError
+from lakehouse.catalog.errors import BadRequestError, LakehouseError, shorten
 from lakehouse.catalog.time_window import TimeInterval
-from lakehouse.cli.formatting import human_bytes, human_span, wide_console
+from lakehouse.cli.formatting import bold, error_console, human_bytes, human_span, wide_console
 
 if TYPE_CHECKING:
     from lakehouse.catalog.lakehouse import Lakehouse
@@ -22,7 +23,7 @@ def ingest(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="MCAP files, ROS 1 bags, rosbag2 directories or their .db3 and .mcap files.", metavar="FILE..."
+            help="MCAP files, ROS 1 bags, rosbag2 directories or their .db3 and .mcap files.", metavar="FILE"
         ),
     ],
     sequence: Annotated[
@@ -36,7 +37,13 @@ def ingest(
     """Ingest recordings, each as one sequence.
 
     Every message is accounted for: counts are compared with the recording's own index, and what could not be decoded is
-    listed with the reason. A recording that fails leaves nothing behind and does not stop the others.
+    listed with the reason. A recording that fails leaves nothing behind and does not stop the others; the exit status
+    is 1 if one failed.
+
+    Examples:
+
+    - `lakehouse ingest monday.mcap tuesday.bag`
+    - `lakehouse ingest run_17 --sequence run_17_imu --topic '/imu/*' --metadata '{"vehicle": "v7"}'`
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from lakehouse.catalog import audit
@@ -46,7 +53,7 @@ def ingest(
     if sequence is not None and len(files) > 1:
         raise BadRequestError("--sequence names one sequence, but several recordings are given")
     user_metadata = _parse_metadata(metadata)
-    console, errors = wide_console(), Console(stderr=True)
+    console, errors = wide_console(), error_console()
     failed = 0
     with Lakehouse.open(Settings.load()) as lake, audit.acting_as("lakehouse ingest"):
         for path in files:
@@ -54,12 +61,19 @@ def ingest(
                 report = _ingest_with_progress(errors, lake, path, sequence, user_metadata, topic)
             except LakehouseError as error:
                 failed += 1
-                errors.print(f"[bold red]{path.name}:[/] {error.message}", highlight=False)
+                errors.print(Text(f"{path.name}:", style="bold red"), _reason(error))
             else:
                 print_report(console, path, report)
         lake.maintenance.run_pending()
     if failed:
         raise typer.Exit(1)
+
+
+def _reason(error: LakehouseError) -> str:
+    """Why a recording is refused, without its name, which stands in front already."""
+    from lakehouse.orchestration.recordings.errors import RecordingError
+
+    return shorten(error.reason) if isinstance(error, RecordingError) else error.message
 
 
 def _parse_metadata(text: str) -> dict[str, object]:
@@ -83,13 +97,13 @@ def _ingest_with_progress(
     from lakehouse.orchestration.recordings.ingest import ingest_recording
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("messages"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(path.name, total=None)
         return ingest_recording(
             lake,
@@ -104,12 +118,12 @@ def _ingest_with_progress(
 def print_report(console: Console, path: Path, report: "IngestReport") -> None:
     """Show what came of one recording, a line per topic."""
     if report.already_ingested:
-        console.print(f"[bold]{path.name}[/]: sequence {report.sequence} holds this very recording already")
+        console.print(bold(path.name), f"is in sequence {report.sequence} already; nothing done")
         return
-    console.print(
-        f"[bold]{path.name}[/] -> sequence [bold]{report.sequence}[/]: {report.rows:,} rows in "
-        f"{report.duration_s:.1f} s"
-    )
+    rows = f"{report.rows:,} rows in {report.duration_s:.1f} s" if report.session else "the recording holds no messages"
+    console.print(bold(path.name), "-> sequence", bold(f"{report.sequence}:"), rows)
+    if report.session is None:
+        return
     table = Table("topic", "type", "in recording", "rows", "span", "size", "files", box=None, header_style="bold")
     for topic in [*report.topics, *report.extra_topics]:
         table.add_row(
@@ -124,11 +138,11 @@ def print_report(console: Console, path: Path, report: "IngestReport") -> None:
     console.print(table)
     for topic in report.topics:
         for reason, count in topic.reasons.items():
-            console.print(f"[yellow]{topic.topic}: {count:,} messages not stored: {reason}[/]", highlight=False)
+            console.print(f"{topic.topic}: {count:,} messages not stored: {reason}", style="yellow")
         for note in topic.notes:
-            console.print(f"{topic.topic}: {note}", highlight=False)
+            console.print(f"{topic.topic}: {note}")
     for damage in report.damages:
-        console.print(f"[yellow]damaged: {damage}[/]", highlight=False)
+        console.print(f"damaged: {damage}", style="yellow")
 
 
 def _interval(topic: "TopicReport") -> TimeInterval | None:

@@ -29,7 +29,12 @@ def run(
     log_format: Annotated[LogFormat, typer.Option(help="Form of the log lines.")] = LogFormat.PLAIN,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe records to log.")] = LogLevel.INFO,
 ) -> None:
-    """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C."""
+    """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C.
+
+    Clients connect with the official SDK: `MosaicoClient.connect("127.0.0.1", 6726)`. To be reached from other
+    machines, listen on `--host 0.0.0.0`; everybody who reaches it may do everything, so only in a network you trust.
+    Running calls get ten seconds to end when the gateway stops.
+    """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from lakehouse.catalog.settings import Settings
     from lakehouse.flight_gateway.server import Gateway

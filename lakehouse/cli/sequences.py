@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def sequences(
-    name: Annotated[str | None, typer.Argument(help="Show the topics of this sequence; without it, list all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show the topics of this sequence; without it, list all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """List the sequences, or the topics of one."""
+    """List the sequences, or the topics of one.
+
+    Each topic is a slice of the Iceberg table in the last column, which any engine can open: `WHERE sequence = 'NAME'`.
+    """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.settings import Settings

@@ -11,11 +11,14 @@ import pytest
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
-from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
+from lakehouse.orchestration.defs.ingestion import assets
+from lakehouse.orchestration.defs.ingestion.sensors import MAX_RUNS_PER_TICK, drop_folder_sensor
 from lakehouse.orchestration.resources import LakehouseResource
+from tests.orchestration.recordings.recording_files import SHARED
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
 ROWS = 20_740
+HOSTILE = SHARED / "hostile" / "recordings"
 
 
 @pytest.fixture
@@ -34,8 +37,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
-def tick(instance: dg.DagsterInstance) -> dg.SensorResult:
-    context = dg.build_sensor_context(instance=instance, resources={"lakehouse": LakehouseResource()})
+def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lakehouse": LakehouseResource()})
     result = drop_folder_sensor(context)
     assert isinstance(result, dg.SensorResult)
     return result
@@ -45,7 +48,7 @@ def launch(instance: dg.DagsterInstance, tick_result: dg.SensorResult) -> list[d
     """Do what the daemon does with a tick: add the partitions, launch the runs."""
     for request in tick_result.dynamic_partitions_requests or []:
         instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
-    job = defs.get_job_def("ingest_recording")
+    job = defs.resolve_job_def("ingest_recording")
     return [
         job.execute_in_process(
             run_config=request.run_config,
@@ -66,7 +69,7 @@ def rows_in_lake(sequence: str) -> int:
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     (event,) = result.asset_materializations_for_node("sequences")
-    return {key: value.value for key, value in event.metadata.items()}
+    return {key: getattr(value, "md_str", value.value) for key, value in event.metadata.items()}
 
 
 def test_a_dropped_recording_becomes_a_sequence_and_moves_aside(home: Path, instance: dg.DagsterInstance) -> None:
@@ -80,6 +83,13 @@ def test_a_dropped_recording_becomes_a_sequence_and_moves_aside(home: Path, inst
     metadata = metadata_of(result)
     assert metadata["dagster/row_count"] == ROWS
     assert metadata["undecoded_messages"] == 0
+    assert metadata["recorded_from"] < metadata["recorded_to"]
+    assert "city_drive.mcap" in metadata["source_files"].replace("\\", "")
+    assert not {"missing", "remarks"} & set(metadata)
+    topics = {record.data["topic"]: record.data for record in metadata["topics"].records}
+    assert topics["imu/front"]["rows"] == topics["imu/front"]["recorded"] == 10_399
+    assert topics["imu/front"]["type"] == "IMU"
+    assert "recording/message_times" in topics
     assert tick(instance).run_requests == []
 
 
@@ -96,6 +106,64 @@ def test_a_broken_recording_is_rejected_with_a_reason_and_the_next_one_goes_in(
     assert "broken.mcap" in reason or "recording" in reason
     with Lakehouse.open(Settings.load()) as lake:
         assert lake.sequences.names() == ["city_drive"]
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="the folder of broken recordings is not there")
+def test_broken_recordings_are_moved_aside_with_a_reason_and_the_sensor_goes_on(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    for path in HOSTILE.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, home / "drop" / path.name)
+    shutil.copy(RECORDING, home / "drop")
+    results = launch(instance, tick(instance))
+    assert len(results) == len(list(HOSTILE.iterdir())) + 1
+    reasons = {path.name: path.read_text() for path in (home / "drop" / "rejected").glob("*.reason.txt")}
+    assert set(reasons) == {f"{name}.reason.txt" for name in ("invalid.bag", "rosrecord_v1_2.bag", "wrong_rmw_test")}
+    assert all(len(reason) < 1000 and str(home) not in reason for reason in reasons.values())
+    assert sum(not result.success for result in results) == len(reasons)
+    assert {path.name for path in (home / "drop").iterdir()} == {"ingested", "rejected"}
+    with Lakehouse.open(Settings.load()) as lake:
+        assert lake.sequences.names() == [
+            "bag-with-empty-message-definition",
+            "city_drive",
+            "example-unsorted-chunks",
+            "no-messages",
+        ]
+    assert tick(instance).run_requests == []
+
+
+def test_a_damaged_recording_goes_in_as_far_as_it_can_be_read_and_says_so(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    whole = RECORDING.read_bytes()
+    (home / "drop" / "cut.mcap").write_bytes(whole[: len(whole) // 2])
+    (result,) = launch(instance, tick(instance))
+    assert result.success
+    assert "breaks off" in metadata_of(result)["missing"]
+
+
+def test_recordings_whose_runs_do_not_end_do_not_block_the_ones_behind_them(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    for number in range(MAX_RUNS_PER_TICK):
+        (home / "drop" / f"a{number:02}.mcap").write_bytes(b"never mind")
+    first = tick(instance)
+    assert len(first.run_requests or []) == MAX_RUNS_PER_TICK
+    _write_other_recording(home / "drop" / "b.mcap")
+    (request,) = tick(instance, first.cursor).run_requests or []
+    assert request.partition_key == "b"
+
+
+def test_a_recording_is_not_rejected_for_a_fault_of_the_database(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(RECORDING, home / "drop")
+    request = tick(instance)
+    monkeypatch.setattr(assets, "RETRY_AFTER_S", 0)
+    monkeypatch.setenv("MOSAICOD_DB_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    (result,) = launch(instance, request)
+    assert not result.success
+    assert (home / "drop" / RECORDING.name).exists()
 
 
 def test_files_that_are_no_recordings_stay_in_the_drop_folder(home: Path, instance: dg.DagsterInstance) -> None:
@@ -134,7 +202,7 @@ def test_a_different_recording_of_a_taken_name_is_rejected(home: Path, instance:
 
 def test_the_job_for_explicit_files_ingests_all_it_can(home: Path, instance: dg.DagsterInstance) -> None:
     missing = home / "missing.mcap"
-    job = defs.get_job_def("ingest_files")
+    job = defs.resolve_job_def("ingest_files")
     result = job.execute_in_process(
         run_config={"ops": {"ingest_each_file": {"config": {"files": [str(missing), str(RECORDING)]}}}},
         instance=instance,

@@ -21,7 +21,7 @@ class UnsupportedRecordingError(RecordingError):
 
 
 class EmptyRecordingError(RecordingError):
-    """The recording holds no message at all, so there is nothing a sequence could show."""
+    """No message of the recording can be stored, or it has none of the topics asked for."""
 
 
 class MessageDefinitionError(LakehouseError, Terminal):

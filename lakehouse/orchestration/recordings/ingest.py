@@ -8,6 +8,9 @@ the official SDK. When a message was sent is kept too if the recording says some
 `publish_time_ns` for encodings other than ROS, as the SDK's MCAP bridge does; and for ROS messages, whose columns are
 those of the ontology or of the message itself, in the topic `recording/message_times`. Files attached to an MCAP become
 rows of the topic `recording/attachments`. Channels without messages become no topic; sequence and report list them.
+
+An intact recording without any message becomes a sequence too, with its metadata, a notification that says so, and no
+session, because a session needs a topic.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ from lakehouse.orchestration.recordings.topic_writer import TopicWriter
 Progress = Callable[[int, int | None], None]
 """Called with the messages done so far and all messages, None if the recording does not count them."""
 
+NO_MESSAGES = "The recording holds no messages"
+
 
 def ingest_recording(
     lakehouse: Lakehouse,
@@ -75,7 +80,7 @@ def ingest_recording(
     Raises:
         UnreadableRecordingError: If the recording is damaged and nothing of it can be salvaged.
         UnsupportedRecordingError: If it is of a kind we do not read.
-        EmptyRecordingError: If it holds no message (or none of the topics asked for) and no attachment.
+        EmptyRecordingError: If none of its messages can be stored, or it has none of the topics asked for.
         AlreadyExistsError: If the sequence exists and holds something else.
         StateError: If the sequence is an unfinished ingestion of this recording.
         InvalidNameError: If `sequence_name` breaks the naming rules.
@@ -88,9 +93,15 @@ def ingest_recording(
         if present is not None:
             return _report_present(present, recording, started)
         channels = [channel for channel in recording.channels if _is_chosen(channel, topics)]
+        if topics is not None and not channels:
+            raise EmptyRecordingError(recording.name, "it has none of the topics asked for")
         ingestion = _Ingestion(lakehouse, recording, channels, progress)
         metadata = dict(user_metadata or {}) | sequence_metadata(recording)
+        is_empty = topics is None and _is_empty(recording)
         lakehouse.sequences.create(name, metadata)
+        if is_empty:
+            lakehouse.notifications.create(name, "error", NO_MESSAGES)
+            return _report_empty(name, recording, started, already_ingested=False)
         try:
             session = lakehouse.sessions.create(name)
             reports = ingestion.run(session)
@@ -195,6 +206,29 @@ def _is_chosen(channel: Channel, patterns: Sequence[str] | None) -> bool:
     return patterns is None or any(fnmatchcase(channel.topic, pattern) for pattern in patterns)
 
 
+def _is_empty(recording: Recording) -> bool:
+    """Whether the container is intact and holds neither a message nor an attachment."""
+    if any(channel.message_count for channel in recording.channels):
+        return False
+    holds_something = any(True for _ in recording.read_messages()) or any(True for _ in recording.attachments())
+    holds_something = holds_something or bool(recording.unusable) or bool(recording.damages)
+    recording.unusable.clear()  # counted again when the messages are written
+    return not holds_something
+
+
+def _report_empty(name: str, recording: Recording, started: float, *, already_ingested: bool) -> IngestReport:
+    return IngestReport(
+        sequence=name,
+        session=None,
+        topics=[],
+        extra_topics=[],
+        source_files=recording.source,
+        damages=(),
+        already_ingested=already_ingested,
+        duration_s=time.monotonic() - started,
+    )
+
+
 def _find_present(lakehouse: Lakehouse, name: str) -> SequenceDescription | None:
     try:
         return lakehouse.sequences.describe(name)
@@ -212,6 +246,8 @@ def _report_present(present: SequenceDescription, recording: Recording, started:
     name = present.sequence.name
     if ingested_content_hash(present.sequence) != content_hash(recording.source):
         raise AlreadyExistsError("sequence", name)
+    if not present.sessions and _is_empty(recording):
+        return _report_empty(name, recording, started, already_ingested=True)
     session = next((item for item in present.sessions if item.state is SessionState.FINALIZED), None)
     if session is None:
         raise StateError(

@@ -56,7 +56,7 @@ class IngestReport:
 
     Attributes:
         sequence: Name of the sequence.
-        session: Locator of the session.
+        session: Locator of the session; None if the recording holds no messages.
         topics: One report per recorded topic, in the order of the recording; those without messages included.
         extra_topics: Topics that hold what is not in messages: send times, attachments.
         source_files: The files that were read.
@@ -66,7 +66,7 @@ class IngestReport:
     """
 
     sequence: str
-    session: str
+    session: str | None
     topics: list[TopicReport]
     extra_topics: list[TopicReport]
     source_files: list[SourceFile]

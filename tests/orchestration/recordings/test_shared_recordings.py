@@ -15,7 +15,6 @@ from lakehouse.orchestration.recordings.containers import open_recording
 from lakehouse.orchestration.recordings.conversion import choose_conversion
 from lakehouse.orchestration.recordings.decoding.channels import decoders_for
 from lakehouse.orchestration.recordings.decoding.json_shape import JsonSurvey
-from lakehouse.orchestration.recordings.errors import EmptyRecordingError
 from lakehouse.orchestration.recordings.ingest import ingest_recording
 from tests.orchestration.recordings.recording_files import (
     SHARED,
@@ -179,12 +178,18 @@ def test_all_conformance_files_are_read_as_they_are_meant() -> None:
 
 
 @pytest.mark.parametrize("kind", ["NoData", "OneMetadata"])
-def test_recordings_without_messages_are_refused(kind: str, lake: Lakehouse) -> None:
+def test_recordings_without_messages_become_sequences_without_topics(kind: str, lake: Lakehouse) -> None:
     for path in conformance_files():
         if path.parent.name == kind:
-            with pytest.raises(EmptyRecordingError):
-                ingest_recording(lake, path)
-    assert lake.sequences.names() == []
+            report = ingest_recording(lake, path)
+            assert (report.session, report.topics, report.rows) == (None, [], 0)
+            sequence = lake.sequences.describe(report.sequence)
+            assert (sequence.sessions, sequence.topics) == ([], [])
+            kept = sequence.sequence.user_metadata["recording"]["details"]["metadata_records"]
+            assert [record["name"] for record in kept] == [item["name"] for item in expected_records(path, "Metadata")]
+            (note,) = lake.notifications.list(report.sequence)
+            assert "no messages" in note.message
+            assert ingest_recording(lake, path).already_ingested
 
 
 @pytest.mark.parametrize("kind", ["OneMessage", "OneSchemalessMessage", "OneAttachment", "TenMessages"])

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from lakehouse.catalog.errors import LakehouseError
+from lakehouse.catalog.errors import LakehouseError, Transient
 from lakehouse.orchestration.defs.ingestion.ingestion_run import ingest_one
 from lakehouse.orchestration.drop_folder import DropFolder
 from lakehouse.orchestration.partitions import sequence_partitions
 from lakehouse.orchestration.recordings.naming import sequence_name_of
 from lakehouse.orchestration.resources import LakehouseResource
+
+MAX_RETRIES = 5
+RETRY_AFTER_S = 10
 
 
 class RecordingConfig(dg.Config):
@@ -34,12 +37,16 @@ def sequences(
 ) -> dg.MaterializeResult:
     drop_folder = DropFolder(lakehouse.settings().drop_path)
     path = Path(config.path) if config.path else _find_dropped(drop_folder, context.partition_key)
-    with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
-        try:
+    try:
+        with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
             metadata = ingest_one(lake, path, context.log, sequence_name=context.partition_key)
-        except LakehouseError as error:
-            drop_folder.reject(path, error.message)
-            raise dg.Failure(f"{path.name}: {error.message}", allow_retries=False) from error
+    except LakehouseError as error:
+        if isinstance(error, Transient):
+            # Not the recording's fault: it stays where it is.
+            context.log.warning(error.message)
+            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
+        drop_folder.reject(path, error.message)
+        raise dg.Failure(f"{path.name}: {error.message}", allow_retries=False) from error
     drop_folder.mark_ingested(path)
     return dg.MaterializeResult(metadata=metadata)
 

@@ -1,8 +1,9 @@
 """Watches the drop folder."""
 
+import json
+
 import dagster as dg
 
-from lakehouse.catalog.errors import LakehouseError
 from lakehouse.orchestration.defs.ingestion.assets import RecordingConfig, sequences
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_recording
 from lakehouse.orchestration.drop_folder import DropFolder
@@ -26,18 +27,18 @@ ASSET_OP = sequences.key.to_python_identifier()
 def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
     settings = lakehouse.settings()
     folder = DropFolder(settings.drop_path)
+    waiting = list(folder.waiting())
+    # Requested earlier and still here: its run waits, works, or has failed for a reason that is not the recording's.
+    # Such recordings must not fill the ticks and so block the ones behind them.
+    requested = set(json.loads(context.cursor or "[]")) & {recording.version for recording in waiting}
+    taken = {sequence_name_of(recording.path) for recording in waiting if recording.version in requested}
     requests: dict[str, dg.RunRequest] = {}
-    for recording in folder.waiting():
-        if not recording.is_settled(settings.drop_settle_time):
-            continue
-        try:
-            name = sequence_name_of(recording.path)
-        except LakehouseError as error:
-            folder.reject(recording.path, error.message)
-            context.log.error(f"{recording.path.name}: {error.message}")
-            continue
-        if name in requests:
-            continue  # two files of one name: the second is refused or recognised once the first is in
+    for recording in waiting:
+        name = sequence_name_of(recording.path)
+        if recording.version in requested or name in taken or not recording.is_settled(settings.drop_settle_time):
+            continue  # of two files of one name, the second is refused or recognised once the first is in
+        taken.add(name)
+        requested.add(recording.version)
         requests[name] = dg.RunRequest(
             run_key=recording.version,
             partition_key=name,
@@ -46,9 +47,11 @@ def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: Lakehouse
         )
         if len(requests) == MAX_RUNS_PER_TICK:
             break
+    cursor = json.dumps(sorted(requested))
     if not requests:
-        return dg.SensorResult(skip_reason=f"no new recording in {settings.drop_path}")
+        return dg.SensorResult(skip_reason=f"no new recording in {settings.drop_path}", cursor=cursor)
     return dg.SensorResult(
         run_requests=list(requests.values()),
+        cursor=cursor,
         dynamic_partitions_requests=[sequence_partitions.build_add_request(list(requests))],
     )

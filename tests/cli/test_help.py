@@ -1,0 +1,58 @@
+"""Every command explains itself, and shows names as they are."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import pytest
+import typer.testing
+from typer.main import get_command
+
+from lakehouse.cli.main import app
+from tests.cli.conftest import Run
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
+
+COMMANDS = cast(click.Group, get_command(app)).commands
+
+
+PARAMETERS = [(name, parameter) for name, command in COMMANDS.items() for parameter in command.params]
+
+
+@pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
+def test_help_says_what_the_command_does(name: str) -> None:
+    result = typer.testing.CliRunner().invoke(app, [*name.split(), "--help"])
+    assert result.exit_code == 0
+    first_line = (COMMANDS[name].help if name else app.info.help).splitlines()[0]
+    assert first_line.rstrip(".") in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("name", "parameter"), PARAMETERS, ids=lambda value: getattr(value, "name", value))
+def test_every_option_and_argument_is_explained(name: str, parameter: Any) -> None:
+    assert parameter.help
+
+
+def test_unknown_commands_and_options_are_usage_errors(lakehouse: Run) -> None:
+    for arguments in (["nonsense"], ["run", "--prot", "1"], ["run", "--port", "70000"], ["ingest"]):
+        result = lakehouse(*arguments)
+        assert result.returncode == 2
+        assert "Usage" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(lakehouse: Run, tmp_path: Path) -> None:
+    path = write_mcap(
+        tmp_path / "drive[bold].mcap", [string_channel("/odd[", texts(3)), string_channel("/b]", texts(2))]
+    )
+    ingested = lakehouse("ingest", path, tmp_path / "[", tmp_path / "[red]none.mcap")
+    assert ingested.returncode == 1
+    assert "drive[bold]:" in ingested.stdout
+    assert "odd[ " in ingested.stdout
+    assert "[red]none.mcap: there is no such file" in ingested.stderr
+    assert "drive[bold] " in lakehouse("sequences").stdout
+    assert "odd[ " in lakehouse("sequences", "drive[bold]").stdout
+
+
+def test_a_sequence_that_does_not_exist_is_an_error(lakehouse: Run) -> None:
+    result = lakehouse("sequences", "nowhere")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "'nowhere' not found" in result.stderr
