@@ -58,15 +58,20 @@ class RawClient:
 
     def action(self, name: str, body: Any = None, **fields: Any) -> Any:
         """Do an action; the `response` member of its result. `body` is sent as it is when it is bytes."""
-        encoded = body if isinstance(body, bytes) else json.dumps(fields if body is None else body).encode()
-        results = list(
-            self.channel.unary_stream(SERVICE + "DoAction")(flight.Action(name, encoded).serialize(), timeout=60)
-        )
-        assert len(results) == 1
-        envelope = json.loads(flight.Result.deserialize(results[0]).body.to_pybytes())
-        assert set(envelope) == {"action", "response"}
-        assert envelope["action"] == name
-        return envelope["response"]
+        (response,) = self.stream(name, fields if body is None else body)
+        return response
+
+    def stream(self, name: str, body: Any) -> list[Any]:
+        """Do an action that answers in pieces; the `response` members of all results."""
+        encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+        action = flight.Action(name, encoded).serialize()
+        responses = []
+        for result in self.channel.unary_stream(SERVICE + "DoAction")(action, timeout=60):
+            envelope = json.loads(flight.Result.deserialize(result).body.to_pybytes())
+            assert set(envelope) == {"action", "response"}
+            assert envelope["action"] == name
+            responses.append(envelope["response"])
+        return responses
 
     def describe(self, locator: str, **bounds: Any) -> flight.FlightInfo:
         return flight.FlightInfo.deserialize(self.unary("GetFlightInfo", resource_locator=locator, **bounds))
