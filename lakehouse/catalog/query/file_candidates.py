@@ -24,7 +24,7 @@ from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
 from lakehouse.catalog.records import SessionState, TopicRecord
 from lakehouse.catalog.skip_index import IndexedFile, SkipIndex
-from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan, plan_storage
+from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
 
 # Up to so many topics are looked up in the manifests of their own sequences; more, in columns of all files.
 FEW_TOPICS = 4
@@ -169,12 +169,12 @@ class CandidateFinder:
         sequences = None
         if sum(map(len, members)) <= FEW_TOPICS:
             sequences = sorted({topic.locator.sequence for topics in members for topic in topics})
-        files = self._index.files([located.pointers[identifier] for identifier in tables], sequences)
+        leaves = [(each.column.leaf_path, each.column.storage_kind) for _, each in self._excluding(predicate)]
+        files = self._index.files([located.pointers[identifier] for identifier in tables], leaves, sequences)
         reasons = self._reasons(files, predicate)
         wanted = np.ones(len(files), np.bool_)
         if explanation is None:
             wanted = (reasons != _KEPT) if wants_excluded else (reasons == _KEPT)
-        times: LeafBounds | None = None
         by_sequence: dict[int, dict[str, TopicRecord]] = {}
         for number, positions in _by_manifest(files, wanted):
             table, listed = files.manifests[number][0], files.files[number]
@@ -192,8 +192,6 @@ class CandidateFinder:
                 reason = int(reasons[file_number])
                 if (reason != _KEPT) != wants_excluded:
                     continue
-                if times is None:
-                    times = self._index.bounds(files, (TIMESTAMP_COLUMN,), pa.int64())
                 code = int(listed.sequence_codes[position])
                 owner = owners[code] if code >= 0 else None
                 for topic in of_table.values() if owner is None else (owner,):
@@ -201,8 +199,8 @@ class CandidateFinder:
                         path=listed.paths[position].as_py(),
                         record_count=int(listed.record_counts[position]),
                         file_size=int(listed.file_sizes[position]),
-                        start_ns=int(times.lower[file_number]),
-                        end_ns=int(times.upper[file_number]),
+                        start_ns=int(listed.starts_ns[position]),
+                        end_ns=int(listed.ends_ns[position]),
                         sequence_number=int(listed.sequence_numbers[position]),
                         holds_other_sequences=code < 0,
                     )

@@ -19,6 +19,7 @@ from lakehouse.catalog.manifest_lists import partition_may_contain
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
 from lakehouse.catalog.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
+from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 
 MIB = 1 << 20
 DEFAULT_CACHE_BYTES = 256 * MIB
@@ -26,6 +27,8 @@ TABLES_KEPT = 20_000
 _BYTES_PER_MANIFEST = 400
 
 LeafPath = tuple[str, ...]
+# Names in storage, and the type of the values there.
+Leaf = tuple[LeafPath, pa.DataType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class ListedFiles:
     """The files of one manifest, without bounds.
 
     Attributes:
+        starts_ns, ends_ns: Bounds of `timestamp_ns`; the widest possible where the writer recorded none.
         sequence_codes: Per file the number of its sequence in `sequences`; -1 where the file tells none.
         sequences: Names of sequences, each once.
     """
@@ -56,6 +60,8 @@ class ListedFiles:
     formats: pa.Array
     sequence_codes: npt.NDArray[np.int32]
     sequences: tuple[str, ...]
+    starts_ns: npt.NDArray[np.int64]
+    ends_ns: npt.NDArray[np.int64]
     sequence_numbers: npt.NDArray[np.int64]
     record_counts: npt.NDArray[np.int64]
     file_sizes: npt.NDArray[np.int64]
@@ -66,18 +72,23 @@ class ListedFiles:
     @cached_property
     def nbytes(self) -> int:
         """Size in memory."""
-        vectors = (self.sequence_codes, self.sequence_numbers, self.record_counts, self.file_sizes)
+        counts = (self.sequence_numbers, self.record_counts, self.file_sizes)
+        vectors = (self.sequence_codes, self.starts_ns, self.ends_ns, *counts)
         names = sum(len(name) + 60 for name in self.sequences)
         return int(self.paths.nbytes + sum(vector.nbytes for vector in vectors) + names)
 
     @classmethod
-    def of(cls, frame: ManifestFrame) -> "ListedFiles":
+    def of(cls, frame: ManifestFrame, timestamp_id: int) -> "ListedFiles":
+        """Take from a decoded manifest what does not depend on the question."""
+        starts_ns, ends_ns = frame.long_bounds(timestamp_id)
         encoded = frame.sequences.dictionary_encode()
         return cls(
             frame.paths,
             frame.formats.dictionary_encode(),
             encoded.indices.fill_null(-1).to_numpy().astype(np.int32),
             tuple(encoded.dictionary.to_pylist()),
+            starts_ns,
+            ends_ns,
             frame.sequence_numbers,
             frame.record_counts,
             frame.file_sizes,
@@ -144,11 +155,14 @@ class FileIndex:
         """
         return self._tables.get(location, lambda: self._load_table(location))
 
-    def files(self, locations: Sequence[str], sequences: Sequence[str] | None = None) -> FileSet:
+    def files(
+        self, locations: Sequence[str], leaves: Sequence[Leaf] = (), sequences: Sequence[str] | None = None
+    ) -> FileSet:
         """The files of the current snapshots of some tables.
 
         Args:
             locations: Metadata locations.
+            leaves: Whose bounds will be asked for: taken from a manifest while it is decoded anyway.
             sequences: Leave out manifests that hold no file of these, by their partition summaries.
 
         Raises:
@@ -156,8 +170,8 @@ class FileIndex:
         """
         key = tuple(locations)
         if sequences is None:
-            return self._sets.get(key, lambda: self._load_files(key, None))
-        return self._load_files(key, [name.encode() for name in sequences])
+            return self._sets.get(key, lambda: self._load_files(key, leaves, None))
+        return self._load_files(key, leaves, [name.encode() for name in sequences])
 
     def bounds(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
         """What is known of a leaf in every file.
@@ -174,7 +188,9 @@ class FileIndex:
             return self._join(files, leaf_path, kind)
         return self._joined.get((files.locations, leaf_path, str(kind)), lambda: self._join(files, leaf_path, kind))
 
-    def _load_files(self, locations: tuple[str, ...], sequences: Sequence[bytes] | None) -> FileSet:
+    def _load_files(
+        self, locations: tuple[str, ...], leaves: Sequence[Leaf], sequences: Sequence[bytes] | None
+    ) -> FileSet:
         tables = tuple(map(self.table, locations))
         manifests = tuple(
             (number, manifest)
@@ -182,7 +198,7 @@ class FileIndex:
             for manifest in table.manifests
             if sequences is None or _may_contain(manifest, sequences)
         )
-        files = tuple(self._listed_files(manifest) for _, manifest in manifests)
+        files = tuple(self._load_manifest(tables[table], manifest, leaves) for table, manifest in manifests)
         first_files = np.cumsum([0, *(len(each) for each in files)], dtype=np.int64)
         return FileSet(locations, sequences is None, tables, manifests, files, first_files)
 
@@ -195,8 +211,16 @@ class FileIndex:
             bool(self._skip_index.manifests(document, DELETE_CONTENT)),
         )
 
-    def _listed_files(self, manifest: IndexedManifest) -> ListedFiles:
-        return self._listed.get(manifest.record.path, lambda: ListedFiles.of(self._skip_index.frame(manifest)))
+    def _load_manifest(self, table: TableState, manifest: IndexedManifest, leaves: Sequence[Leaf]) -> ListedFiles:
+        timestamp_id = table.field_ids[(TIMESTAMP_COLUMN,)]
+        listed = self._listed.get(
+            manifest.record.path, lambda: ListedFiles.of(self._skip_index.frame(manifest), timestamp_id)
+        )
+        for path, kind in leaves:
+            field_id = table.field_ids.get(path)
+            if field_id is not None:
+                self._manifest_bounds(manifest, field_id, kind)
+        return listed
 
     def _join(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
         parts = []

@@ -165,9 +165,11 @@ PATHS = {
     "number": [
         "tiny", "long", "huge", "half", "single", "double", "money", "timestamp_ns", "state.x", "state.n", "flag",
         "state.readings[0]", "state.readings[1]", "state.readings[?]", "state.readings[!]", "items[?].v", "items[!].v",
-        "items[0].v", "triple[2]", "triple[?]", "facts.a", "facts.c.d", "facts.absent", "absent", "state.absent", "long.x",
+        "items[0].v", "triple[2]", "triple[?]", "facts.a", "facts.c.d", "facts.absent", "absent", "state.absent",
+        "long.x",
     ],
-    "text": ["text", "label", "words[?]", "words[!]", "words[0]", "items[?].name", "items[!].name", "double", "items[9].name"],
+    "text": ["text", "label", "words[?]", "words[!]", "words[0]", "items[?].name", "items[!].name", "double",
+             "items[9].name"],
     "numbers": ["state.readings", "triple"],
     "texts": ["words"],
     "unsupported": ["state", "facts", "blob", "items[?]", "blob.x"],
@@ -266,11 +268,9 @@ def row_holds(row: dict[str, Any], condition: FieldCondition) -> bool:
 
 
 def _is_column(path: FieldPath) -> bool:
-    return (
-        "absent" not in path.segments[:2] or path.segments[0] == "facts"
-        if path.segments[-1] != "x"
-        else path.segments == ("state", "x")
-    )
+    if path.segments[0] == "facts":
+        return True
+    return "absent" not in path.segments and (path.segments[-1] != "x" or path.segments == ("state", "x"))
 
 
 def _is_unsupported(path: FieldPath) -> bool:

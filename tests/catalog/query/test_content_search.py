@@ -10,14 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lakehouse.catalog.errors import NotFoundError, StateError, StorageError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.query.conditions import FieldCondition
+from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
 from lakehouse.catalog.query.content_search import ContentSearch
+from lakehouse.catalog.query.explain import Explanation
+from lakehouse.catalog.query.field_paths import parse_field_path
+from lakehouse.catalog.query.file_index import FileIndex
+from lakehouse.catalog.query.leaf_bounds import LeafBounds
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.skip_index import SkipIndex
-from lakehouse.catalog.time_window import TimeInterval
+from lakehouse.catalog.table_documents import TableFiles
+from lakehouse.catalog.time_window import TimeInterval, TimeWindow
+from tests.catalog.hand_written_topics import HandWrittenLake, rows_at
 from tests.catalog.query.odd_rows import TAG, make_condition, make_rows, row_holds, to_batch
 
 _numbers = itertools.count()
@@ -66,7 +73,7 @@ def expected(rows: list[dict], conditions: list[FieldCondition]) -> list[int]:
     return sorted(row["timestamp_ns"] for row in rows if all(row_holds(row, each) for each in conditions))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**64))
 def test_three_engines_agree(lake: SearchedLake, seed: int) -> None:
     generator = random.Random(seed)
@@ -90,3 +97,156 @@ def test_three_engines_agree(lake: SearchedLake, seed: int) -> None:
         found = [time for times in lake.pruned.timestamps(topic, conditions) for time in times.tolist()]
         assert found == wanted[topic.id], conditions
         assert lake.pruned.audit(topics, conditions, sample=3, seed=seed) == []
+
+
+READINGS = pa.schema(
+    [
+        pa.field("timestamp_ns", pa.int64(), nullable=False),
+        pa.field("state", pa.struct([("x", pa.float64())])),
+        pa.field("ranges", pa.list_(pa.float32())),
+    ]
+)
+
+
+def readings(first: float, times: tuple[int, ...] = (10, 20, 30)) -> pa.RecordBatch:
+    """Rows whose values count up from `first`."""
+    values = [first + number for number in range(len(times))]
+    rows = [{"timestamp_ns": t, "state": {"x": v}, "ranges": [v, -v]} for t, v in zip(times, values, strict=True)]
+    return pa.RecordBatch.from_pylist(rows, schema=READINGS)
+
+
+def asked(path: str, operator: str, operand: object = None) -> FieldCondition:
+    return FieldCondition(parse_field_path(path), Condition(Operator(operator), operand))
+
+
+def remove_files(lake: SearchedLake, topic: TopicRecord) -> None:
+    uris = [file.uri for file in lake.lakehouse.warehouse.list_files(lake.lakehouse.warehouse.uri)]
+    lake.lakehouse.warehouse.delete([uri for uri in uris if topic.uuid in uri])
+
+
+class TestWhatIsOpened:
+    def test_files_that_bounds_exclude_are_never_opened(self, lake: SearchedLake) -> None:
+        topics = [lake.store({"front": readings(100.0 * number)}, tag="Reading")["front"] for number in range(6)]
+        for topic in topics[:3] + topics[4:]:
+            remove_files(lake, topic)
+        conditions = [asked("Reading.state.x", "$between", (301.0, 301.5))]
+        explanation = Explanation()
+        search = lake.search()
+        assert search.matching(topics, conditions, explanation=explanation) == {topics[3].id: None}
+        assert explanation.to_json() == {
+            "topics_considered": 6,
+            "topics_matched": 1,
+            "files_considered": 6,
+            "files_excluded": {"Reading.state.x $between (301.0, 301.5)": 5},
+            "files_opened": 1,
+            "row_groups_considered": 1,
+            "row_groups_excluded": {},
+            "row_groups_read": 1,
+            "rows_scanned": 3,
+        }
+        with pytest.raises(StorageError, match="missing"):
+            lake.unpruned.matching(topics, conditions)
+
+    def test_elements_of_lists_exclude_recorded_files(self, lake: SearchedLake) -> None:
+        stored = [lake.store({"lidar": readings(100.0 * n)}, tag="Lidar", is_finalized=False) for n in range(3)]
+        topics = [each["lidar"] for each in stored]
+        for condition in (asked("Lidar.ranges[?]", "$gt", 200), asked("Lidar.ranges[0]", "$gt", 200)):
+            explanation = Explanation()
+            assert lake.search().matching(topics, [condition], explanation=explanation) == {topics[2].id: None}
+            assert (explanation.files_opened, explanation.files_excluded.total()) == (1, 2)
+
+    def test_row_groups_that_statistics_exclude_are_not_read(self, tmp_path: Path) -> None:
+        written = HandWrittenLake.create(tmp_path)
+        topic = written.write_topic([rows_at(range(100))], row_group_size=10)
+        search = ContentSearch(written.database, written.warehouse, SkipIndex(TableFiles(written.warehouse)))
+        explanation = Explanation()
+        conditions = [asked("test.number", "$geq", 95)]
+        assert search.matching([topic], conditions, with_ranges=True, explanation=explanation) == {
+            topic.id: TimeInterval(95, 99)
+        }
+        assert (explanation.row_groups_read, explanation.row_groups_excluded.total()) == (1, 9)
+        assert search.audit([topic], conditions) == []
+
+    def test_only_new_manifests_are_decoded(self, lake: SearchedLake, monkeypatch: pytest.MonkeyPatch) -> None:
+        topics = [lake.store({"front": readings(0.0)}, tag="Growing")["front"] for _ in range(6)]
+        search, conditions = lake.search(), [asked("Growing.state.x", "$gt", 500)]
+        search.matching(topics, conditions)
+        topics.append(lake.store({"front": readings(501.0)}, tag="Growing")["front"])
+        decoded: list[int] = []
+        original = LeafBounds.decode.__func__
+        monkeypatch.setattr(LeafBounds, "decode", classmethod(lambda *a: decoded.append(len(a[2])) or original(*a)))
+        assert search.matching(topics, conditions) == {topics[-1].id: None}
+        assert decoded == [1]
+
+
+def test_the_audit_finds_a_wrong_bound(lake: SearchedLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = [lake.store({"front": readings(100.0 * n)}, tag="Audited")["front"] for n in range(6)]
+    conditions = [asked("Audited.state.x", "$gt", 450)]
+    search = lake.search()
+    assert search.audit(topics, conditions) == []
+    original = FileIndex.bounds
+
+    def wrong(self: FileIndex, *arguments: object) -> LeafBounds:
+        found = original(self, *arguments)  # type: ignore[arg-type]
+        return LeafBounds(found.lower, found.upper - 100, found.value_counts, found.null_counts, found.nan_counts)
+
+    monkeypatch.setattr(FileIndex, "bounds", wrong)
+    assert [finding.topic_id for finding in search.audit(topics, conditions)] == [topics[5].id]
+
+
+def test_all_conditions_hold_on_one_row(lake: SearchedLake) -> None:
+    topic = lake.store({"front": readings(0.0)}, tag="Both")["front"]
+    apart = [asked("Both.state.x", "$geq", 2), asked("Both.timestamp_ns", "$leq", 20)]
+    together = [asked("Both.state.x", "$geq", 1), asked("Both.timestamp_ns", "$leq", 20)]
+    assert lake.pruned.matching([topic], apart) == {}
+    assert lake.pruned.matching([topic], together) == {topic.id: None}
+
+
+def test_deleted_topics_are_never_found(lake: SearchedLake) -> None:
+    kept, deleted = (lake.store({"front": readings(0.0)}, tag="Deleted")["front"] for _ in range(2))
+    conditions = [asked("Deleted.state.x", "$geq", 0)]
+    search = lake.search()
+    assert len(search.matching([kept, deleted], conditions)) == 2
+    lake.lakehouse.sequences.delete(deleted.locator.sequence)
+    assert search.matching([kept, deleted], conditions) == {kept.id: None}
+    with pytest.raises(NotFoundError):
+        list(search.clusterize(deleted, conditions, 0))
+
+
+def test_a_topic_finalized_meanwhile_is_found(lake: SearchedLake) -> None:
+    topic = lake.store({"front": readings(0.0)}, tag="Meanwhile", is_finalized=False)["front"]
+    session = lake.lakehouse.sequences.describe(topic.locator.sequence).sessions[0]
+    lake.lakehouse.sessions.finalize(session.uuid)
+    assert not topic.session_is_finalized
+    assert lake.pruned.matching([topic], [asked("Meanwhile.state.x", "$geq", 0)]) == {topic.id: None}
+
+
+def test_sequences_of_one_table_are_told_apart(lake: SearchedLake) -> None:
+    topics = [lake.store({"front": readings(100.0 * n)}, tag="Apart")["front"] for n in range(8)]
+    conditions = [asked("Apart.state.x", "$geq", 100)]
+    assert lake.pruned.matching(topics[:6], conditions).keys() == {topic.id for topic in topics[1:6]}
+    assert lake.pruned.matching(topics[:2], conditions).keys() == {topics[1].id}
+
+
+def test_clusters_keep_to_the_window(lake: SearchedLake) -> None:
+    day_ns = 86_400 * 10**9
+    times = (-day_ns - 5, -3, 0, 4, day_ns, day_ns + 1)
+    topic = lake.store({"front": readings(0.0, times)}, tag="Window")["front"]
+    conditions = [asked("Window.state.x", "$geq", 1)]
+
+    def clusters(dt_ns: int, window: TimeWindow) -> list[tuple[int, int]]:
+        return [(each.start_ns, each.end_ns) for each in lake.pruned.clusterize(topic, conditions, dt_ns, window)]
+
+    assert clusters(4, TimeWindow()) == [(-3, 4), (day_ns, day_ns + 1)]
+    assert clusters(3, TimeWindow(-3, day_ns + 1)) == [(-3, 0), (4, 4), (day_ns, day_ns)]
+    assert clusters(0, TimeWindow(-1, None)) == [(0, day_ns + 1)]
+    assert clusters(0, TimeWindow(5, 5)) == []
+
+
+def test_a_topic_without_upload_has_no_clusters(lake: SearchedLake) -> None:
+    lake.lakehouse.sequences.create("never-uploaded")
+    session = lake.lakehouse.sessions.create("never-uploaded")
+    locator = TopicLocator("never-uploaded", "front")
+    lake.lakehouse.topics.create(session.uuid, locator, "default", "Nothing")
+    with pytest.raises(StateError):
+        lake.pruned.clusterize(lake.lakehouse.topics.get(locator), [asked("Nothing.x", "$gt", 1)], 0)
