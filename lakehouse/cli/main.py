@@ -7,7 +7,7 @@ import typer
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import cleanup, info, ingest, run, sequences
+from lakehouse.cli import cleanup, info, ingest, query, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
+app.command("query")(query.query)
 app.command("cleanup")(cleanup.cleanup)
 app.command("info")(info.info)
 
