@@ -45,6 +45,7 @@ def run(
     with _opened(settings) as lakehouse:
         gateway = Gateway(lakehouse, host, port)
         gateway.start()
+        lakehouse.maintenance.start()
         _log.info(
             "lakehouse %s listens on %s; data in %s, database %s",
             __version__,
