@@ -22,7 +22,6 @@ from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator, new_ulid
-from lakehouse.catalog.maintenance.worker import MaintenanceWorker
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 
@@ -62,25 +61,20 @@ def make_history(home: Path, kinds: Sequence[SmallTopic], count: int, advance: C
         advance: Told how many sequences were added.
     """
     with Lakehouse.open(Settings.load(home=home, db_url="", store_endpoint="")) as lake:
-        worker = MaintenanceWorker(lake.database, lake.table_files, lake.committer, lake.settings)
-        lake.committer.on_commit = worker.notify
-        worker.start()
-        try:
-            template = _upload_template(lake, kinds)
+        lake.maintenance.start()
+        template = _upload_template(lake, kinds)
+        advance(1)
+        names = [f"history-{number}" for number in range(1, count)]
+        at_once = max(0, len(names) - LAST_ONE_BY_ONE)
+        with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
+            for first in range(0, at_once, SESSIONS_AT_ONCE):
+                group = template.copy(lake, names[first : min(first + SESSIONS_AT_ONCE, at_once)])
+                list(pool.map(lake.sessions.finalize, group))
+                advance(len(group))
+        lake.maintenance.run(_all_tables(lake))
+        for session_uuid in template.copy(lake, names[at_once:]):
+            lake.sessions.finalize(session_uuid)
             advance(1)
-            names = [f"history-{number}" for number in range(1, count)]
-            at_once = max(0, len(names) - LAST_ONE_BY_ONE)
-            with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
-                for first in range(0, at_once, SESSIONS_AT_ONCE):
-                    group = template.copy(lake, names[first : min(first + SESSIONS_AT_ONCE, at_once)])
-                    list(pool.map(lake.sessions.finalize, group))
-                    advance(len(group))
-            worker.run(_all_tables(lake))
-            for session_uuid in template.copy(lake, names[at_once:]):
-                lake.sessions.finalize(session_uuid)
-                advance(1)
-        finally:
-            worker.stop()
 
 
 @dataclass(frozen=True, slots=True)
