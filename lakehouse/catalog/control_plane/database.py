@@ -1,17 +1,19 @@
 """Engine and transactions of the control-plane database."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import QueuePool
 
 from lakehouse.catalog.errors import ConfigurationError, LakehouseError, StorageError
 
 SQLITE_BUSY_TIMEOUT_S = 60
+_TOO_BUSY = "the database is not available or too busy"
 
 
 class Database:
@@ -19,7 +21,8 @@ class Database:
 
     On SQLite write transactions start with BEGIN IMMEDIATE, so that a transaction which read before it writes never
     fails half-way because another writer came between; WAL keeps readers unblocked and `synchronous=FULL` makes an
-    acknowledged commit survive power loss.
+    acknowledged commit survive power loss. Writers of one process queue up before they take a connection, so that there
+    is always one left to read with.
     """
 
     def __init__(self, url: str, max_connections: int = 10) -> None:
@@ -35,6 +38,7 @@ class Database:
             options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
+        self._writing = threading.Lock()
         self.engine: Engine = create_engine(parsed, **options)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
@@ -47,7 +51,7 @@ class Database:
         Raises:
             StorageError: If the database fails.
         """
-        with self._translated_errors(), self.engine.connect() as connection, connection.begin():
+        with self._translated_errors(), self._turn_to_write(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -71,13 +75,25 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+        elif self._writing.acquire(timeout=SQLITE_BUSY_TIMEOUT_S):
+            try:
+                yield
+            finally:
+                self._writing.release()
+        else:
+            raise StorageError(_TOO_BUSY)
+
+    @contextmanager
     def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except LakehouseError:
             raise
-        except OperationalError as error:
-            raise StorageError("the database is not available or too busy") from error
+        except (OperationalError, TimeoutError) as error:
+            raise StorageError(_TOO_BUSY) from error
         except SQLAlchemyError as error:
             raise StorageError("the database refused the operation") from error
 
