@@ -20,6 +20,7 @@ from lakehouse.catalog.merge import TimedBatch, TimeSortedStream, merge_by_time
 from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.query.clusters import clusterize
 from lakehouse.catalog.query.conditions import FieldCondition
+from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFinder, storage_plan
 from lakehouse.catalog.query.file_index import DEFAULT_CACHE_BYTES, FileIndex
@@ -65,8 +66,9 @@ class ContentSearch:
         self._deletes = RowDeletes(warehouse)
         self._concurrency = concurrency
         self.index = FileIndex(skip_index, cache_bytes)
-        self.candidates = CandidateFinder(database, skip_index, self.index, is_pruning=is_pruning)
-        self.scanner = FileScanner(self._slices, is_pruning=is_pruning)
+        elements = ElementBounds()
+        self.candidates = CandidateFinder(database, skip_index, self.index, elements, is_pruning=is_pruning)
+        self.scanner = FileScanner(self._slices, elements, is_pruning=is_pruning)
 
     def matching(
         self,

@@ -17,8 +17,9 @@ from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
+from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
-from lakehouse.catalog.query.file_index import FileIndex, FileSet
+from lakehouse.catalog.query.file_index import FileIndex, FileSet, ListedFiles
 from lakehouse.catalog.query.leaf_bounds import UNKNOWN, LeafBounds, decode_bound
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
@@ -66,13 +67,23 @@ class CandidateFinder:
         database: Control plane, which also holds the table pointers.
         skip_index: Decoded manifests.
         index: Columns of bounds.
+        elements: Bounds of lists and maps in files that were opened before.
         is_pruning: Whether bounds are believed.
     """
 
-    def __init__(self, database: Database, skip_index: SkipIndex, index: FileIndex, *, is_pruning: bool = True) -> None:
+    def __init__(
+        self,
+        database: Database,
+        skip_index: SkipIndex,
+        index: FileIndex,
+        elements: ElementBounds,
+        *,
+        is_pruning: bool = True,
+    ) -> None:
         self._database = database
         self._skip_index = skip_index
         self._index = index
+        self._elements = elements
         self._is_pruning = is_pruning
 
     def find(
@@ -173,8 +184,8 @@ class CandidateFinder:
         files = self._index.files([located.pointers[identifier] for identifier in tables], leaves, sequences)
         reasons = self._reasons(files, predicate)
         wanted = np.ones(len(files), np.bool_)
-        if explanation is None:
-            wanted = (reasons != _KEPT) if wants_excluded else (reasons == _KEPT)
+        if explanation is None and not wants_excluded:
+            wanted = reasons == _KEPT
         by_sequence: dict[int, dict[str, TopicRecord]] = {}
         for number, positions in _by_manifest(files, wanted):
             table, listed = files.manifests[number][0], files.files[number]
@@ -186,6 +197,7 @@ class CandidateFinder:
             # The last entry answers for code -1: files that may hold any sequence.
             is_candidate = np.array([*(owner is not None for owner in owners), True])[codes]
             numbers = positions[is_candidate] + files.first_files[number]
+            self._exclude_by_elements(reasons, numbers, listed, positions[is_candidate], predicate)
             if explanation is not None:
                 _explain(explanation, predicate, reasons[numbers])
             for position, file_number in zip(positions[is_candidate].tolist(), numbers.tolist(), strict=True):
@@ -223,6 +235,22 @@ class CandidateFinder:
             bounds = self._index.bounds(files, condition.column.leaf_path, condition.column.storage_kind)
             _exclude(reasons, number, condition, bounds)
         return reasons
+
+    def _exclude_by_elements(
+        self,
+        reasons: Reasons,
+        numbers: npt.NDArray[np.int64],
+        listed: ListedFiles,
+        positions: npt.NDArray[np.int64],
+        predicate: RowPredicate,
+    ) -> None:
+        for number, condition in self._excluding(predicate):
+            column = condition.column
+            kept = reasons[numbers] == _KEPT
+            if column.is_repeated and kept.any():
+                paths = listed.paths.take(pa.array(positions[kept])).to_pylist()
+                bounds = self._elements.bounds(paths, column.leaf_path, column.storage_kind)
+                reasons[numbers[kept][~may_match(condition, bounds)]] = number
 
     def _reasons_of_entries(
         self, entries: Sequence[DataFileEntry], location: str | None, predicate: RowPredicate

@@ -136,7 +136,7 @@ class FileIndex:
             cache_bytes // 4, lambda bounds: bounds.nbytes
         )
         self._sets: BoundedCache[tuple[str, ...], FileSet] = BoundedCache(
-            cache_bytes // 4, lambda files: _BYTES_PER_MANIFEST * (1 + len(files.manifests))
+            cache_bytes // 4, lambda files: sum(_BYTES_PER_MANIFEST + each.nbytes for each in files.files)
         )
         self._joined: BoundedCache[tuple[tuple[str, ...], LeafPath, str], LeafBounds] = BoundedCache(
             cache_bytes // 4, lambda bounds: bounds.nbytes

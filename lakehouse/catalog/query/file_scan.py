@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lakehouse.catalog.parquet_slices import Footer, ParquetSlices, Selection
+from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.predicates import RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
@@ -41,11 +42,13 @@ class FileScanner:
 
     Args:
         slices: Reads files and keeps footers.
+        elements: Told the bounds of lists and maps.
         is_pruning: Whether statistics of row groups are believed.
     """
 
-    def __init__(self, slices: ParquetSlices, *, is_pruning: bool = True) -> None:
+    def __init__(self, slices: ParquetSlices, elements: ElementBounds, *, is_pruning: bool = True) -> None:
         self._slices = slices
+        self._elements = elements
         self._is_pruning = is_pruning
 
     def plan(
@@ -69,6 +72,8 @@ class FileScanner:
                 bounds = row_group_bounds(
                     footer.metadata, found[column.leaf_path], column.storage_kind, row_groups.tolist()
                 )
+                if column.is_repeated and len(row_groups) == np.count_nonzero(footer.row_counts):
+                    self._elements.learn(path, column.leaf_path, bounds)
                 may = may_match(condition, bounds)
                 if explanation is not None:
                     explanation.exclude_row_groups(condition.source, int(np.count_nonzero(kept & ~may)))
