@@ -46,7 +46,7 @@ def sequences(
             context.log.warning(error.message)
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
         drop_folder.reject(path, error.message)
-        raise dg.Failure(f"{path.name}: {error.message}", allow_retries=False) from error
+        raise dg.Failure(f"{path.name}: {error.message}", allow_retries=False) from None  # the text says it all
     drop_folder.mark_ingested(path)
     return dg.MaterializeResult(metadata=metadata)
 

@@ -21,7 +21,7 @@ ASSET_OP = sequences.key.to_python_identifier()
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Looks for recordings in the drop folder and ingests each once it has stopped changing. Afterwards it lies in "
-        "`ingested/`, or in `rejected/` beside a text file with the reason."
+        "drop/ingested, or in drop/rejected beside a text file with the reason."
     ),
 )
 def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
