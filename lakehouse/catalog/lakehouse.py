@@ -68,7 +68,10 @@ class Lakehouse:
             target_batch_bytes=settings.target_message_size,
             max_batch_rows=settings.max_batch_size,
         )
-        self.queries = QueryEngine(database, ContentSearch(database, warehouse, skip_index))
+        self.queries = QueryEngine(
+            database,
+            ContentSearch(database, warehouse, skip_index, concurrency=settings.max_concurrent_chunk_queries),
+        )
 
     @classmethod
     def open(cls, settings: Settings) -> Self:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -97,11 +97,12 @@ class ContentSearch:
         found = self.candidates.find(topics, conditions, explanation)
         work = list(found.items())
         by_id = {topic.id: topic for topic in topics} if work else {}
+        shared: dict[str, set[str]] = {}
 
         def search(item: tuple[int, list[CandidateFile]]) -> tuple[int, TimeInterval | None] | None:
             topic_id, files = item
             with self._gone_is_no_match(by_id[topic_id]):
-                interval = self._search_topic(by_id[topic_id], files, with_ranges, explanation)
+                interval = self._search_topic(by_id[topic_id], files, with_ranges, explanation, shared)
                 if interval is not None:
                     return topic_id, interval if with_ranges else None
             return None
@@ -170,14 +171,31 @@ class ContentSearch:
             yield TimedBatch(times, pa.record_batch([pa.array(times)], names=[TIMESTAMP_COLUMN]))
 
     def _search_topic(
-        self, topic: TopicRecord, files: list[CandidateFile], with_range: bool, explanation: Explanation | None
+        self,
+        topic: TopicRecord,
+        files: list[CandidateFile],
+        with_range: bool,
+        explanation: Explanation | None,
+        shared: dict[str, set[str]],
     ) -> TimeInterval | None:
+        """Interval of the matching rows, or of some of them without `with_range`.
+
+        Files that hold several sequences are scanned once for all topics: `shared` keeps what was found by path.
+        """
         first_ns: int | None = None
         last_ns = 0
         for candidate in files:
             if first_ns is not None and first_ns <= candidate.file.start_ns and candidate.file.end_ns <= last_ns:
                 continue
             selection = self._selection(candidate, topic, UNBOUNDED)
+            if candidate.file.holds_other_sequences:
+                sequences = shared.get(candidate.file.path)
+                if sequences is None:
+                    everybody = replace(selection, sequence=None)
+                    sequences = self.scanner.sequences(candidate.file.path, everybody, candidate.predicate)
+                    shared[candidate.file.path] = sequences
+                if topic.locator.sequence not in sequences:
+                    continue
             for times in self.scanner.matches(candidate.file.path, selection, candidate.predicate, explanation):
                 low, high = int(times.min()), int(times.max())
                 first_ns, last_ns = (low, high) if first_ns is None else (min(first_ns, low), max(last_ns, high))

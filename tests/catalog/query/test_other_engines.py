@@ -1,0 +1,61 @@
+"""Content searches over tables that other engines rewrote find the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
+from lakehouse.catalog.query.content_search import ContentSearch
+from lakehouse.catalog.query.field_paths import parse_field_path
+from lakehouse.catalog.records import TopicRecord
+from lakehouse.catalog.skip_index import SkipIndex
+from lakehouse.catalog.time_window import TimeInterval
+from tests.catalog.test_skip_index import Recordings, delete_rows, open_recordings, rewrite
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Iterator[Recordings]:
+    with open_recordings(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}") as opened:
+        yield opened
+
+
+def found(
+    recordings: Recordings, topics: list[TopicRecord], operator: str, time: int
+) -> dict[int, TimeInterval | None]:
+    path = parse_field_path(f"{topics[0].ontology_tag}.timestamp_ns")
+    lake = recordings.lakehouse
+    search = ContentSearch(lake.database, lake.warehouse, SkipIndex(lake.table_files))
+    conditions = [FieldCondition(path, Condition(Operator(operator), time))]
+    ranges = search.matching(topics, conditions, with_ranges=True)
+    assert search.matching(topics, conditions).keys() == ranges.keys()
+    for topic in topics:
+        clusters = list(search.clusterize(topic, conditions, 0))
+        assert clusters == ([ranges[topic.id]] if topic.id in ranges else [])
+    return ranges
+
+
+@pytest.mark.parametrize("bounds", [True, False])
+def test_a_rewrite_in_another_order(recordings: Recordings, bounds: bool) -> None:
+    topic = recordings.record("a", list(range(0, 3000, 3)))
+    rewrite(recordings.table(topic), shuffle=True, bounds=bounds, row_group_size=64, write_statistics=bounds)
+    assert found(recordings, [topic], "$gt", 2000) == {topic.id: TimeInterval(2001, 2997)}
+    assert found(recordings, [topic], "$gt", 2997) == {}
+
+
+def test_files_that_hold_several_sequences(recordings: Recordings) -> None:
+    topics = [recordings.record(name, list(range(k, 40, 2))) for k, name in enumerate("ab")]
+    topics += [recordings.record(name, [100 + k]) for k, name in enumerate("cdefg")]
+    table = recordings.table(topics[0])
+    with table.update_spec() as update:
+        update.remove_field("sequence")
+    rewrite(table, None, shuffle=True)
+    assert found(recordings, topics[:2], "$geq", 39) == {topics[1].id: TimeInterval(39, 39)}
+    assert found(recordings, topics, "$geq", 103).keys() == {topic.id for topic in topics[5:]}
+
+
+def test_deleted_rows_never_match(recordings: Recordings) -> None:
+    topic = recordings.record("a", list(range(100)))
+    delete_rows(recordings.table(topic), "a", positions=[99])
+    assert found(recordings, [topic], "$geq", 98) == {topic.id: TimeInterval(98, 98)}
+    assert found(recordings, [topic], "$eq", 99) == {}
