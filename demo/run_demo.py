@@ -37,6 +37,8 @@ def main() -> int:
     # Polars would otherwise recommend a plugin in the middle of the report.
     os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
     try:
+        if arguments.port == arguments.ui_port:
+            raise DemoError(f"PORT and UI_PORT are both {arguments.port}; each service needs a port of its own")
         require_free_port(arguments.port, "the gateway", "PORT")
         require_free_port(arguments.ui_port, "the Dagster UI", "UI_PORT")
         with Services(home) as services:
