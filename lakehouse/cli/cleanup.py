@@ -11,6 +11,8 @@ from lakehouse.cli.formatting import wide_console
 if TYPE_CHECKING:
     from lakehouse.catalog.maintenance.cleanup import CleanupReport
 
+LABELS = {"files": "files looked at", "bytes": "bytes looked at", "row_compactions": "merges of mosaico.* row files"}
+
 
 def cleanup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")] = False,
@@ -42,7 +44,7 @@ def _print(report: "CleanupReport") -> None:
     console.print(counts)
     console.print("would be done:" if report.dry_run else "done:")
     for name, value in _figures(report):
-        console.print(f"  {name.replace('_', ' ')}: {value:,}", highlight=False)
+        console.print(f"  {LABELS.get(name, name.replace('_', ' '))}: {value:,}", highlight=False)
 
 
 def _figures(report: Any) -> list[tuple[str, int]]:

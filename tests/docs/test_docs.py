@@ -20,7 +20,7 @@ def test_every_setting_is_documented(variable: str) -> None:
     assert f"| `{variable}` |" in OPERATORS
 
 
-@pytest.mark.parametrize("command", sorted(getattr(get_command(app), "commands")))
+@pytest.mark.parametrize("command", sorted(get_command(app).commands))
 def test_every_command_is_documented(command: str) -> None:
     assert f"| `lakehouse {command}" in OPERATORS
 

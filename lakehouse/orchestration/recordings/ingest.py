@@ -42,6 +42,7 @@ from lakehouse.orchestration.recordings.lineage import (
     RECORDING_KEY,
     content_hash,
     ingested_content_hash,
+    ingested_selection,
     sequence_metadata,
 )
 from lakehouse.orchestration.recordings.naming import sequence_name_of, topic_path_of
@@ -82,7 +83,7 @@ def ingest_recording(
         UnsupportedRecordingError: If it is of a kind we do not read.
         EmptyRecordingError: If none of its messages can be stored, or it has none of the topics asked for.
         AlreadyExistsError: If the sequence exists and holds something else.
-        StateError: If the sequence is an unfinished ingestion of this recording.
+        StateError: If the sequence is an unfinished ingestion of this recording, or of other topics of it.
         InvalidNameError: If `sequence_name` breaks the naming rules.
     """
     started = time.monotonic()
@@ -91,12 +92,12 @@ def ingest_recording(
     with open_recording(path) as recording:
         present = _find_present(lakehouse, name)
         if present is not None:
-            return _report_present(present, recording, started)
+            return _report_present(present, recording, topics, started)
         channels = [channel for channel in recording.channels if _is_chosen(channel, topics)]
         if topics is not None and not channels:
             raise EmptyRecordingError(recording.name, "it has none of the topics asked for")
         ingestion = _Ingestion(lakehouse, recording, channels, progress)
-        metadata = dict(user_metadata or {}) | sequence_metadata(recording)
+        metadata = dict(user_metadata or {}) | sequence_metadata(recording, topics)
         is_empty = topics is None and _is_empty(recording)
         lakehouse.sequences.create(name, metadata)
         if is_empty:
@@ -236,16 +237,25 @@ def _find_present(lakehouse: Lakehouse, name: str) -> SequenceDescription | None
         return None
 
 
-def _report_present(present: SequenceDescription, recording: Recording, started: float) -> IngestReport:
+def _report_present(
+    present: SequenceDescription, recording: Recording, topics: Sequence[str] | None, started: float
+) -> IngestReport:
     """The report on a recording that is in the lake already.
 
     Raises:
         AlreadyExistsError: If the sequence holds something else.
-        StateError: If its session is not finalized.
+        StateError: If its session is not finalized, or it was made of another selection of topics.
     """
     name = present.sequence.name
     if ingested_content_hash(present.sequence) != content_hash(recording.source):
         raise AlreadyExistsError("sequence", name)
+    taken = ingested_selection(present.sequence)
+    if taken != (None if topics is None else sorted(topics)):
+        held = "all topics" if taken is None else f"the topics {', '.join(taken)}"
+        raise StateError(
+            f"sequence {quoted(name)} holds {held} of this recording: "
+            "give another sequence name, or delete the sequence and ingest again"
+        )
     if not present.sessions and _is_empty(recording):
         return _report_empty(name, recording, started, already_ingested=True)
     session = next((item for item in present.sessions if item.state is SessionState.FINALIZED), None)

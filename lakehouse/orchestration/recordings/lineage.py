@@ -6,7 +6,7 @@ The blocks `_ros_` and `_mcap_` of a topic are those of the official SDK's bridg
 import base64
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lakehouse.catalog.records import SequenceRecord
@@ -35,8 +35,13 @@ def ingested_content_hash(sequence: SequenceRecord) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def sequence_metadata(recording: Recording) -> dict[str, Any]:
-    """The `recording` block of a sequence."""
+def ingested_selection(sequence: SequenceRecord) -> list[str] | None:
+    """Which topics of its recording a sequence was made from, as names and patterns; None if from all."""
+    return sequence.user_metadata.get(RECORDING_KEY, {}).get("selection")
+
+
+def sequence_metadata(recording: Recording, selection: Sequence[str] | None = None) -> dict[str, Any]:
+    """The `recording` block of a sequence; `selection` names the topics that were asked for, None for all."""
     return {
         RECORDING_KEY: {
             "name": recording.name,
@@ -45,6 +50,7 @@ def sequence_metadata(recording: Recording) -> dict[str, Any]:
             "files": [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in recording.source],
             "decoder": DECODER_PACKAGE,
             "decoder_version": importlib.metadata.version(DECODER_PACKAGE),
+            "selection": None if selection is None else sorted(selection),
             "topics": [
                 {"topic": channel.topic, "message_type": channel.message_type, "message_count": channel.message_count}
                 for channel in recording.channels

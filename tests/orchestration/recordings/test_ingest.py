@@ -217,6 +217,16 @@ def test_the_same_recording_again_changes_nothing(tmp_path: Path, lake: Lakehous
     assert len(lake.sequences.describe(first.sequence).sessions) == 1
 
 
+def test_other_topics_of_a_recording_that_is_in_are_not_dropped_quietly(tmp_path: Path, lake: Lakehouse) -> None:
+    path = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4)), string_channel("/more", texts(3))])
+    ingest_recording(lake, path, topics=["/text"])
+    with pytest.raises(StateError, match="holds the topics /text of this recording"):
+        ingest_recording(lake, path, topics=["/more"])
+    with pytest.raises(StateError, match="holds the topics /text of this recording"):
+        ingest_recording(lake, path)
+    assert ingest_recording(lake, path, topics=["/text"]).already_ingested
+
+
 def test_another_recording_of_the_same_name_is_refused(tmp_path: Path, lake: Lakehouse) -> None:
     ingest_recording(lake, write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4))]))
     other = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(5))])

@@ -1,6 +1,8 @@
 """What queries look for in user metadata, as indexed rows; indexes on names and tags"""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,7 +54,7 @@ def upgrade() -> None:
     _fill("topics", index_topic_metadata)
 
 
-def _fill(owner, index) -> None:  # noqa: ANN001
+def _fill(owner: str, index: Callable[[sa.Connection, int, dict[str, Any]], None]) -> None:
     connection = op.get_bind()
     table = sa.table(owner, sa.column("id", sa.BigInteger), sa.column("user_metadata", sa.Text))
     last = 0
