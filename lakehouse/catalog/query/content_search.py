@@ -65,6 +65,7 @@ class ContentSearch:
         self._slices = ParquetSlices(warehouse)
         self._deletes = RowDeletes(warehouse)
         self._concurrency = concurrency
+        self.is_pruning = is_pruning
         self.index = FileIndex(skip_index, cache_bytes)
         elements = ElementBounds()
         self.candidates = CandidateFinder(database, skip_index, self.index, elements, is_pruning=is_pruning)
