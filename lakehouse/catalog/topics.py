@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.metadata_index import index_topic_metadata
-from lakehouse.catalog.control_plane.rows import find_sequence, find_topic, select_sessions, to_json
+from lakehouse.catalog.control_plane.rows import find_sequence, find_topic, schema_digest, select_sessions, to_json
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.encoder_pool import EncoderPool
@@ -175,6 +175,7 @@ class Topics:
         return Upload(self._database, topic, table, self._upload_resources.writer(topic, plan, table), self._tables)
 
     def _claim(self, topic: TopicRecord, plan: StoragePlan) -> TopicTable:
+        arrow_schema = plan.arrow_schema.serialize().to_pybytes()
         while True:
             table = self._tables.ensure(topic.ontology_tag, topic.locator.path, plan)
             with self._database.transaction() as connection:
@@ -185,7 +186,8 @@ class Topics:
                     .where(topics.c.id == topic.id, topics.c.state == TopicState.EMPTY)
                     .values(
                         state=TopicState.UPLOADING,
-                        arrow_schema=plan.arrow_schema.serialize().to_pybytes(),
+                        arrow_schema=arrow_schema,
+                        arrow_schema_digest=schema_digest(arrow_schema),
                         table_identifier=table.identifier,
                     )
                 )

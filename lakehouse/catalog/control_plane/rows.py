@@ -1,5 +1,6 @@
 """From rows of the control plane to records, and back to JSON text."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -21,6 +22,11 @@ from lakehouse.catalog.time_window import TimeInterval
 def to_json(value: dict[str, Any]) -> str:
     # ASCII only: PostgreSQL refuses NUL and lone surrogates in text, their JSON escapes pass everywhere.
     return json.dumps(value, separators=(",", ":"))
+
+
+def schema_digest(arrow_schema: bytes) -> str:
+    """The name by which the control plane tells schemas (IPC bytes) apart."""
+    return hashlib.sha256(arrow_schema).hexdigest()[:32]
 
 
 def sequence_record(row: Row[Any]) -> SequenceRecord:

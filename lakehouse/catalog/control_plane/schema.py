@@ -43,7 +43,7 @@ sequences = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("name", String(MAX_NAME_LENGTH), nullable=False, unique=True),
     Column("user_metadata", Text, nullable=False),
-    Column("created_at_ns", BigInteger, nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False, index=True),
     sqlite_autoincrement=True,
 )
 
@@ -57,7 +57,7 @@ sessions = Table(
     # The public identity used by clients of older generations in place of the locator.
     Column("public_uuid", String(36), nullable=False, unique=True),
     Column("ulid", String(26), nullable=False, unique=True),
-    Column("state", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
     Column("created_at_ns", BigInteger, nullable=False),
     Column("completed_at_ns", BigInteger),
     sqlite_autoincrement=True,
@@ -80,6 +80,8 @@ topics = Table(
     # Known once the upload began: the exact Arrow schema (IPC bytes) and the Iceberg table ("namespace.table").
     Column("arrow_schema", LargeBinary),
     Column("table_identifier", Text),
+    # Names the schema: equal schemas have equal digests. Empty before the upload began.
+    Column("arrow_schema_digest", String(32), nullable=False, server_default=""),
     # Known once the upload ended.
     Column("row_count", BigInteger, nullable=False, server_default="0"),
     Column("total_bytes", BigInteger, nullable=False, server_default="0"),
@@ -88,7 +90,9 @@ topics = Table(
     Column("end_ns", BigInteger),
     UniqueConstraint("sequence_id", "path"),
     Index("ix_topics_table_identifier", "table_identifier"),
-    Index("ix_topics_ontology_tag", "ontology_tag"),
+    # Jumps from one table and schema of a tag to the next.
+    Index("ix_topics_tag_table_schema", "ontology_tag", "table_identifier", "arrow_schema_digest"),
+    Index("ix_topics_created_at_ns", "created_at_ns"),
     Index("ix_topics_path", "path"),
     sqlite_autoincrement=True,
 )

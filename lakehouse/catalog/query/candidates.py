@@ -43,33 +43,61 @@ class _Filter:
     accepts: Callable[[str], bool]
 
 
-def find_candidates(connection: Connection, query: Query) -> list[Candidate]:
-    """Topics of the tags that the query's conditions on rows name, or of any tag without such conditions."""
+def find_candidates(
+    connection: Connection, query: Query, sequence_names: Collection[str] | None = None
+) -> list[Candidate]:
+    """Topics of the tags that the query's conditions on rows name, or of any tag without such conditions.
+
+    Args:
+        sequence_names: Leave out topics of other sequences.
+
+    Returns:
+        In no particular order.
+    """
+    found = _find(connection, query, sequence_names, None)
+    assert found is not None
+    return found
+
+
+def find_few_candidates(connection: Connection, query: Query, limit: int) -> list[Candidate] | None:
+    """The same; None if more than `limit` topics have to be looked at."""
+    return _find(connection, query, None, limit)
+
+
+def _find(
+    connection: Connection, query: Query, sequence_names: Collection[str] | None, limit: int | None
+) -> list[Candidate] | None:
     dialect = dialect_of(connection)
-    clauses: list[ColumnElement[bool]] = []
+    of_sequences = [MetadataFilter(connection, SEQUENCES, *each) for each in query.sequence.user_metadata]
+    of_topics = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
+    on_sequences = _created_at(sequences, query.sequence) + [each.where for each in of_sequences]
+    on_topics = _created_at(topics, query.topic) + [each.where for each in of_topics]
     filters: list[_Filter] = []
     for field, condition in query.sequence.texts:
         compiled = _sequence_text(dialect, field, condition)
-        _add(clauses, filters, compiled, lambda candidate: candidate.sequence)
+        _add(on_sequences, filters, compiled, lambda candidate: candidate.sequence)
     for field, condition in query.topic.texts:
         compiled, value = _topic_text(dialect, field, condition)
-        _add(clauses, filters, compiled, value)
-    clauses += _created_at(sequences, query.sequence) + _created_at(topics, query.topic)
-    of_sequences = [MetadataFilter(connection, SEQUENCES, *each) for each in query.sequence.user_metadata]
-    of_topics = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
-    clauses += (each.where for each in (*of_sequences, *of_topics))
+        _add(on_topics, filters, compiled, value)
+    if sequence_names is not None:
+        on_sequences.append(dialect.is_one_of(sequences.c.name, sorted(sequence_names)))
+    if on_sequences:
+        # As a list of sequences, which leads to their topics through an index; a join might begin with all topics.
+        on_topics.append(topics.c.sequence_id.in_(select(sequences.c.id).where(*on_sequences)))
     if query.fields:
-        clauses.append(
-            topics.c.ontology_tag.in_(sorted(filter(is_storable, {condition.path.tag for condition in query.fields})))
-        )
+        tags = {condition.path.tag for condition in query.fields}
+        on_topics.append(topics.c.ontology_tag.in_(sorted(filter(is_storable, tags))))
         # Others have no row yet that could match.
-        clauses += (topics.c.state == TopicState.FINALIZED, topics.c.row_count > 0)
+        on_topics += (topics.c.state == TopicState.FINALIZED, topics.c.row_count > 0)
     statement = (
         select(topics.c.id, sequences.c.id, sequences.c.name, topics.c.path, topics.c.ontology_tag)
         .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
-        .where(*clauses)
+        .where(*on_topics)
     )
-    found = [Candidate(*row) for row in connection.execute(statement)]
+    rows = connection.execute(statement if limit is None else statement.limit(limit + 1)).all()
+    if limit is not None and len(rows) > limit:
+        return None
+    found = list(map(Candidate._make, rows))
     for each in filters:
         found = _kept(found, each)
     for metadata_filter in of_sequences:

@@ -5,23 +5,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_topic, select_topics, topic_record
 from lakehouse.catalog.control_plane.schema import topics
 from lakehouse.catalog.errors import BadRequestError, NotFoundError, StateError, quoted
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.query.candidates import Candidate, find_candidates
+from lakehouse.catalog.query.candidates import Candidate, find_candidates, find_few_candidates
 from lakehouse.catalog.query.clusters import intersect
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.grammar import Query, parse_field_conditions, parse_query
+from lakehouse.catalog.query.sequence_prefilter import SequencePrefilter
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.catalog.time_window import UNBOUNDED, TimeInterval, TimeWindow
 
 MAX_INTERSECTED_TOPICS = 1000
+FEW_CANDIDATES = 1000
 _ROWS_AT_ONCE = 5000
 
 
@@ -96,11 +98,14 @@ class QueryEngine:
     Args:
         database: Control plane.
         content: Looks into the rows of topics.
+        few_candidates: Up to so many topics are looked up at once; more, only in sequences that bounds leave over.
     """
 
-    def __init__(self, database: Database, content: ContentSearch) -> None:
+    def __init__(self, database: Database, content: ContentSearch, *, few_candidates: int = FEW_CANDIDATES) -> None:
         self._database = database
         self._content = content
+        self._few_candidates = few_candidates
+        self._prefilter = SequencePrefilter(content.index)
 
     def query(self, request: Mapping[str, Any], explanation: Explanation | None = None) -> list[MatchingSequence]:
         """Find sequences and topics by name, type, creation time, user metadata and content.
@@ -123,7 +128,7 @@ class QueryEngine:
             with self._database.snapshot() as connection:
                 candidates = find_candidates(connection, query)
             return _grouped((candidate, None) for candidate in candidates)
-        candidates, records = self._searchable(query)
+        candidates, records = self._searchable(query, may_skip=explanation is None and self._content.is_pruning)
         intervals = self._search(query, candidates, records, explanation)
         # Whatever was deleted meanwhile must not be in the answer. Ids are never used twice, so that what is there
         # now was there all the time.
@@ -165,11 +170,19 @@ class QueryEngine:
         clusterings = [self._clusters(topic, request, explanation) for topic, request in found]
         return clusterings[0] if len(clusterings) == 1 else intersect(clusterings, intersect_dt_ns)
 
-    def _searchable(self, query: Query) -> tuple[list[Candidate], dict[int, TopicRecord]]:
-        """Candidates in sequences that have some of every tag, and their records."""
+    def _searchable(self, query: Query, *, may_skip: bool) -> tuple[list[Candidate], dict[int, TopicRecord]]:
+        """Candidates in sequences that have some of every tag, and their records.
+
+        Args:
+            may_skip: Whether candidates may be left out that cannot match.
+        """
+        conditions = _by_tag(query.fields)
         with self._database.snapshot() as connection:
-            candidates = find_candidates(connection, query)
-            for tag in {condition.path.tag for condition in query.fields}:
+            candidates = find_few_candidates(connection, query, self._few_candidates) if may_skip else None
+            if candidates is None:
+                surviving = self._surviving(connection, conditions) if may_skip else None
+                candidates = find_candidates(connection, query, surviving)
+            for tag in conditions:
                 sequences = {candidate.sequence_id for candidate in candidates if candidate.ontology_tag == tag}
                 candidates = [candidate for candidate in candidates if candidate.sequence_id in sequences]
             records: dict[int, TopicRecord] = {}
@@ -186,12 +199,9 @@ class QueryEngine:
         explanation: Explanation | None,
     ) -> dict[int, TimeInterval | None]:
         """Topics with a row that satisfies all conditions of their tag, in sequences that have one for every tag."""
-        conditions: dict[str, list[FieldCondition]] = defaultdict(list)
-        for condition in query.fields:
-            conditions[condition.path.tag].append(condition)
         found: dict[int, TimeInterval | None] = {}
         surviving = {candidate.sequence_id for candidate in candidates}
-        for tag, of_tag in conditions.items():
+        for tag, of_tag in _by_tag(query.fields).items():
             members = [
                 record for record in records.values() if record.ontology_tag == tag and record.sequence_id in surviving
             ]
@@ -202,6 +212,15 @@ class QueryEngine:
         return {
             topic_id: interval for topic_id, interval in found.items() if records[topic_id].sequence_id in surviving
         }
+
+    def _surviving(self, connection: Connection, conditions: Mapping[str, Sequence[FieldCondition]]) -> set[str] | None:
+        """Names of sequences that bounds leave over for every tag; None if they cannot tell."""
+        surviving: set[str] | None = None
+        for tag, of_tag in conditions.items():
+            names = self._prefilter.surviving(connection, tag, of_tag)
+            if names is not None:
+                surviving = names if surviving is None else surviving & names
+        return surviving
 
     def _existing(self, topic_ids: Iterable[int]) -> set[int]:
         with self._database.snapshot() as connection:
@@ -232,6 +251,13 @@ class QueryEngine:
         return self._content.clusterize(
             topic, request.conditions, request.clustering_dt_ns, request.window, explanation
         )
+
+
+def _by_tag(fields: Iterable[FieldCondition]) -> dict[str, list[FieldCondition]]:
+    conditions: dict[str, list[FieldCondition]] = defaultdict(list)
+    for condition in fields:
+        conditions[condition.path.tag].append(condition)
+    return conditions
 
 
 def _grouped(found: Iterable[tuple[Candidate, TimeInterval | None]]) -> list[MatchingSequence]:

@@ -86,12 +86,12 @@ class MetadataFilter:
     def _restricted(self, owner_ids: set[int]) -> Select[Any]:
         if len(owner_ids) > _OWNERS_IN_SQL:
             return self._hits
-        return self._hits.where(_in_numbers(self._owners.values.c.owner_id, owner_ids))
+        return self._hits.where(in_numbers(self._owners.values.c.owner_id, owner_ids))
 
     def _metadata(self, connection: Connection, owner_ids: set[int]) -> Iterator[tuple[int, str]]:
         table, ordered = self._owners.table, sorted(owner_ids)
         for start in range(0, len(ordered), _JSON_TEXTS_AT_ONCE):
-            chosen = _in_numbers(table.c.id, ordered[start : start + _JSON_TEXTS_AT_ONCE])
+            chosen = in_numbers(table.c.id, ordered[start : start + _JSON_TEXTS_AT_ONCE])
             for row in connection.execute(select(table.c.id, table.c.user_metadata).where(chosen)):
                 yield row.id, row.user_metadata
 
@@ -120,7 +120,7 @@ def _path_clause(connection: Connection, values: Table, path: MetadataPath) -> C
     else:
         below = metadata_paths.c.path != ""
     candidates = connection.execute(select(metadata_paths.c.id, metadata_paths.c.path).where(below))
-    return _in_numbers(values.c.path_id, [row.id for row in candidates if path.leads_to(parse_path(row.path))])
+    return in_numbers(values.c.path_id, [row.id for row in candidates if path.leads_to(parse_path(row.path))])
 
 
 def _value_clause(dialect: SqlDialect, values: Table, test: ValueTest) -> tuple[ColumnElement[bool], bool]:
@@ -140,6 +140,12 @@ def _range_clause(values: Table, keys: KeyRange) -> ColumnElement[bool]:
     """A stored key that is cut stands for some longer one, which sorts directly behind its beginning."""
     value, is_cut = values.c.value, values.c.is_cut
     low, high = keys.low[:KEY_LENGTH], keys.high[:KEY_LENGTH]
+    # Keys are cut to a length that none of these has, so that the index alone answers.
+    if max(len(low), len(high)) < KEY_LENGTH:
+        if low == high:
+            return value == low
+        above = value >= low if keys.includes_low else value > low
+        return and_(above, value <= high if keys.includes_high else value < high)
     # Where the bound itself was cut, a whole key equal to its beginning is smaller; for a cut one nobody knows here.
     takes_low = keys.includes_low and low == keys.low
     takes_high = keys.includes_high or high != keys.high
@@ -153,6 +159,6 @@ def _range_clause(values: Table, keys: KeyRange) -> ColumnElement[bool]:
     return clause
 
 
-def _in_numbers(column: ColumnElement[int], numbers: Iterable[int]) -> ColumnElement[bool]:
+def in_numbers(column: ColumnElement[int], numbers: Iterable[int]) -> ColumnElement[bool]:
     """Membership in a list of our own row ids, written into the statement because parameters are limited in number."""
     return column.in_(bindparam(None, list(numbers), expanding=True, literal_execute=True))

@@ -1,0 +1,138 @@
+"""Which sequences a condition on rows leaves over, before any of their topics is looked up.
+
+A lake may hold a hundred thousand topics of a tag, and a condition a handful of matches. The bounds of all files of the
+tag's tables, in columns, name those few sequences faster than the control plane can list the topics. The answer never
+lacks a sequence that has a match; it is only worth having when it is short.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, select, text
+
+from lakehouse.catalog.bounded_cache import BoundedCache
+from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
+from lakehouse.catalog.errors import BadRequestError
+from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.query.conditions import FieldCondition
+from lakehouse.catalog.query.file_candidates import storage_plan
+from lakehouse.catalog.query.file_index import FileIndex, FileSet
+from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
+from lakehouse.catalog.query.pruning import can_exclude, may_match
+from lakehouse.catalog.records import SessionState, TopicState
+
+MOST_SEQUENCES = 10_000
+MOST_FILES = 100_000
+_SCHEMAS_KEPT = 10_000
+
+# From each table and schema of a tag to the next one, by two steps into an index, however many topics share them.
+_NEXT = """
+    SELECT CAST({column} AS TEXT) FROM topics
+    WHERE ontology_tag = :tag AND (table_identifier, arrow_schema_digest) > (found.table_identifier, found.digest)
+    ORDER BY table_identifier, arrow_schema_digest LIMIT 1
+"""
+_TABLES_AND_SCHEMAS = text(
+    f"""
+    WITH RECURSIVE found (table_identifier, digest) AS (
+        SELECT CAST('' AS TEXT), CAST('' AS TEXT)
+        UNION ALL
+        SELECT ({_NEXT.format(column="table_identifier")}), ({_NEXT.format(column="arrow_schema_digest")})
+        FROM found WHERE table_identifier IS NOT NULL
+    )
+    SELECT table_identifier, digest FROM found WHERE table_identifier <> ''
+    """
+)
+
+
+class SequencePrefilter:
+    """Names the sequences that may have a match, by bounds of files alone.
+
+    Args:
+        index: Columns of bounds.
+    """
+
+    def __init__(self, index: FileIndex) -> None:
+        self._index = index
+        self._schemas: BoundedCache[str, bytes] = BoundedCache(_SCHEMAS_KEPT)
+
+    def surviving(self, connection: Connection, tag: str, conditions: Sequence[FieldCondition]) -> set[str] | None:
+        """Names of sequences that may have a topic of the tag with a row that satisfies all conditions.
+
+        Args:
+            connection: A snapshot; what it sees later is what the answer is about.
+
+        Returns:
+            None if bounds cannot tell, or leave over too many.
+
+        Raises:
+            StorageError: If a manifest cannot be read.
+        """
+        tables: dict[str, list[str]] = defaultdict(list)
+        for row in connection.execute(_TABLES_AND_SCHEMAS, {"tag": tag}):
+            tables[row.digest].append(row.table_identifier)
+        pointers = read_pointers(connection, {identifier for group in tables.values() for identifier in group})
+        found = self._unpublished(connection, tag)
+        if "" in tables:
+            return None  # topics of a schema that is not told apart
+        for digest, identifiers in tables.items():
+            try:
+                predicate = RowPredicate.compile(conditions, storage_plan(self._schema(connection, tag, digest)))
+            except BadRequestError:
+                return None  # whether such a topic is a candidate at all is not known yet
+            if predicate.is_never:
+                continue
+            excluding = [condition for condition in predicate.conditions if can_exclude(condition)]
+            if not excluding:
+                return None
+            names = self._in_tables([pointers[each] for each in identifiers if each in pointers], excluding)
+            if names is None:
+                return None
+            found |= names
+            if len(found) > MOST_SEQUENCES:
+                return None
+        return found
+
+    def _in_tables(self, locations: list[str], excluding: Sequence[RowCondition]) -> set[str] | None:
+        leaves = [(each.column.leaf_path, each.column.storage_kind) for each in excluding]
+        files = self._index.files(locations, leaves)
+        may_hold = np.ones(len(files), np.bool_)
+        for condition, (leaf_path, kind) in zip(excluding, leaves, strict=True):
+            may_hold &= may_match(condition, self._index.bounds(files, leaf_path, kind))
+        return _sequences_of(files, np.flatnonzero(may_hold))
+
+    def _schema(self, connection: Connection, tag: str, digest: str) -> bytes:
+        def load() -> bytes:
+            query = select(topics.c.arrow_schema).where(
+                topics.c.ontology_tag == tag, topics.c.arrow_schema_digest == digest
+            )
+            return bytes(connection.execute(query.limit(1)).scalar_one())
+
+        return self._schemas.get(digest, load)
+
+    def _unpublished(self, connection: Connection, tag: str) -> set[str]:
+        """Sequences with uploaded topics in open sessions, whose files are in no manifest yet."""
+        is_open = topics.c.session_id.in_(select(sessions.c.id).where(sessions.c.state == SessionState.OPEN))
+        # Concatenated so that no index on tags is used: open sessions are few, topics of the tag are not.
+        query = (
+            select(sequences.c.name)
+            .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
+            .where(is_open, topics.c.ontology_tag + "" == tag, topics.c.state == TopicState.FINALIZED)
+        )
+        return set(connection.scalars(query))
+
+
+def _sequences_of(files: FileSet, numbers: npt.NDArray[np.int64]) -> set[str] | None:
+    """Names of the sequences of some files; None if a file may hold rows of any."""
+    if len(numbers) > MOST_FILES:
+        return None
+    found: set[str] = set()
+    owners = np.searchsorted(files.first_files, numbers, side="right") - 1
+    for manifest in np.unique(owners).tolist():
+        listed = files.files[manifest]
+        codes = np.unique(listed.sequence_codes[numbers[owners == manifest] - files.first_files[manifest]])
+        if codes[0] < 0:
+            return None
+        found.update(listed.sequences[code] for code in codes.tolist())
+    return found
