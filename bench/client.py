@@ -20,6 +20,7 @@ class Transfer:
     Attributes:
         started, first, ended: Moments of the machine's monotonic clock in seconds: call, first batch, last answer.
         size: Bytes of Arrow data.
+        processor_seconds: Time on all processors of whoever did the work that is measured.
     """
 
     started: float
@@ -27,14 +28,23 @@ class Transfer:
     ended: float
     rows: int
     size: int
+    processor_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
         return self.ended - self.started
 
     @property
+    def megabytes_per_second(self) -> float:
+        return self.size / self.seconds / 1e6
+
+    @property
     def seconds_to_first(self) -> float:
         return self.first - self.started
+
+    @property
+    def processor_seconds_per_gigabyte(self) -> float:
+        return self.processor_seconds / self.size * 1e9
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,13 @@ from lakehouse.catalog.encoding import choose_encoding
 from lakehouse.catalog.leaves import parquet_leaves
 from lakehouse.catalog.parquet_slices import READ_BUFFER_BYTES
 from lakehouse.catalog.settings import Settings
-from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage, topic_table_schema
+from lakehouse.ontology.arrow_iceberg import (
+    TIMESTAMP_COLUMN,
+    StoragePlan,
+    parquet_schema,
+    plan_storage,
+    topic_table_schema,
+)
 from lakehouse.ontology.envelope import Envelope
 
 
@@ -49,33 +55,37 @@ def encode_topics(rows: RowSource, size: int, topics: int, threads: int, directo
             _synchronize(path)
 
     with ThreadPoolExecutor(threads) as pool:
-        started = time.monotonic()
+        processor, started = time.process_time(), time.monotonic()
         list(pool.map(encode, range(topics)))
-        ended = time.monotonic()
+        ended, processor = time.monotonic(), time.process_time() - processor
     shutil.rmtree(target)
     row_count = sum(group.num_rows for groups in completed for group in groups)
     arrow_size = sum(batch.nbytes for batch in rows.take(size))
-    return Transfer(started, ended, ended, topics * row_count, topics * arrow_size)
+    return Transfer(started, ended, ended, topics * row_count, topics * arrow_size, processor)
 
 
-def decode_files(rows: RowSource, files: Sequence[tuple[str, Sequence[int]]], batch_rows: int, size: int) -> Transfer:
+def decode_files(
+    rows: RowSource, files: Sequence[tuple[str, Sequence[int]]], batch_rows: int, size: int, start_ns: int = 0
+) -> Transfer:
     """Read the payload of row groups one after another, and let go of it at once.
 
     Args:
         rows: Rows of the kind that the files hold.
         files: Paths, and which of their row groups.
         batch_rows: Rows in a batch.
-        size: Bytes of Arrow data that they hold, as a client of the gateway would count them.
+        size: Bytes of Arrow data wanted from them, as a client of the gateway would count them.
+        start_ns: The first batch is the first one with rows from this time on.
     """
     columns = plan_storage(rows.schema).storage_schema.names
     first, count = 0.0, 0
-    started = time.monotonic()
+    processor, started = time.process_time(), time.monotonic()
     for path, row_groups in files:
         with pa.OSFile(path) as source, pq.ParquetFile(source, buffer_size=READ_BUFFER_BYTES) as file:
             for batch in file.iter_batches(batch_rows, row_groups=row_groups, columns=columns):
-                first = first or time.monotonic()
+                if not first and batch.column(TIMESTAMP_COLUMN)[-1].as_py() >= start_ns:
+                    first = time.monotonic()
                 count += batch.num_rows
-    return Transfer(started, first, time.monotonic(), count, size)
+    return Transfer(started, first, time.monotonic(), count, size, time.process_time() - processor)
 
 
 def decode_row_group(rows: RowSource, path: str, number: int) -> Transfer:

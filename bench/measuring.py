@@ -1,10 +1,13 @@
 """Measuring things side by side: interleaved, repeated, with ratios taken within a round."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Self, TypeVar
+
+Measured = TypeVar("Measured")
 
 # A measurement begins when others use less than this share of the machine, or when patience with them ends: with one
 # moment, and with all of a run.
@@ -19,6 +22,10 @@ class Spread:
     """Repeated measurements of one thing."""
 
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        return cls(tuple(values))
 
     @property
     def median(self) -> float:
@@ -49,25 +56,36 @@ def ratio_of_times(ours: Spread, *others: Spread) -> Spread:
 def interleave(
     measurements: Mapping[str, Callable[[], float]], rounds: int, advance: Callable[[], None], warm_ups: int = 1
 ) -> dict[str, Spread]:
+    """`take_turns` for measurements that return one number each."""
+    results = take_turns(measurements, rounds, advance, warm_ups)
+    return {name: Spread.of(values) for name, values in results.items()}
+
+
+def take_turns(
+    measurements: Mapping[str, Callable[[], Measured]], rounds: int, advance: Callable[[], None], warm_ups: int = 1
+) -> dict[str, list[Measured]]:
     """Take every measurement once per round, starting each round with another one.
 
     Args:
-        measurements: Each returns one value.
+        measurements: What to do.
         rounds: Rounds that count.
         advance: Called after every single measurement, for progress.
-        warm_ups: Rounds before, whose values are thrown away.
+        warm_ups: Rounds before, whose results are thrown away.
+
+    Returns:
+        The results of each measurement, round by round.
     """
     names = list(measurements)
-    values: dict[str, list[float]] = {name: [] for name in names}
+    results: dict[str, list[Measured]] = {name: [] for name in names}
     for number in range(-warm_ups, rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             wait_for_quiet()
-            value = measurements[name]()
+            result = measurements[name]()
             if number >= 0:
-                values[name].append(value)
+                results[name].append(result)
             advance()
-    return {name: Spread(tuple(found)) for name, found in values.items()}
+    return results
 
 
 class _Patience:

@@ -1,6 +1,6 @@
 """What the client processes do: functions that a worker calls with its own rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -44,7 +44,13 @@ def copy_topic(rows: RowSource, port: int, locator: str, other_port: int, other_
     return done, largest
 
 
-def megabytes_per_second(done: list[Transfer]) -> float:
-    """Throughput of transfers that ran at the same time."""
-    seconds = max(each.ended for each in done) - min(each.started for each in done)
-    return sum(each.size for each in done) / seconds / 1e6
+def together(done: Sequence[Transfer], processor_seconds: float) -> Transfer:
+    """Transfers that ran at the same time, as one."""
+    return Transfer(
+        min(each.started for each in done),
+        min(each.first for each in done),
+        max(each.ended for each in done),
+        sum(each.rows for each in done),
+        sum(each.size for each in done),
+        processor_seconds,
+    )
