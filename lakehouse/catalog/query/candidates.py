@@ -86,7 +86,9 @@ def _find(
         on_topics.append(topics.c.sequence_id.in_(select(sequences.c.id).where(*on_sequences)))
     if query.fields:
         tags = {condition.path.tag for condition in query.fields}
-        on_topics.append(topics.c.ontology_tag.in_(sorted(filter(is_storable, tags))))
+        # Few sequences lead to fewer topics than their tag does.
+        column = dialect.without_index(topics.c.ontology_tag) if on_sequences else topics.c.ontology_tag
+        on_topics.append(column.in_(sorted(filter(is_storable, tags))))
         # Others have no row yet that could match.
         on_topics += (topics.c.state == TopicState.FINALIZED, topics.c.row_count > 0)
     statement = (

@@ -181,7 +181,7 @@ class QueryEngine:
             candidates = find_few_candidates(connection, query, self._few_candidates) if may_skip else None
             if candidates is None:
                 surviving = self._surviving(connection, conditions) if may_skip else None
-                candidates = find_candidates(connection, query, surviving)
+                candidates = [] if surviving == set() else find_candidates(connection, query, surviving)
             for tag in conditions:
                 sequences = {candidate.sequence_id for candidate in candidates if candidate.ontology_tag == tag}
                 candidates = [candidate for candidate in candidates if candidate.sequence_id in sequences]

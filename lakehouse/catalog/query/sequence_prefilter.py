@@ -21,17 +21,22 @@ from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.file_index import FileIndex, FileSet
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
+from lakehouse.catalog.query.sql_dialect import dialect_of
 from lakehouse.catalog.records import SessionState, TopicState
 
 MOST_SEQUENCES = 10_000
 MOST_FILES = 100_000
 _SCHEMAS_KEPT = 10_000
 
-# From each table and schema of a tag to the next one, by two steps into an index, however many topics share them.
+# From each table and schema of a tag to the next one, by a few steps into an index, however many topics share them.
 _NEXT = """
-    SELECT CAST({column} AS TEXT) FROM topics
-    WHERE ontology_tag = :tag AND (table_identifier, arrow_schema_digest) > (found.table_identifier, found.digest)
-    ORDER BY table_identifier, arrow_schema_digest LIMIT 1
+    SELECT COALESCE(
+        (SELECT CAST({column} AS TEXT) FROM topics WHERE ontology_tag = :tag
+            AND table_identifier = found.table_identifier AND arrow_schema_digest > found.digest
+            ORDER BY arrow_schema_digest LIMIT 1),
+        (SELECT CAST({column} AS TEXT) FROM topics WHERE ontology_tag = :tag
+            AND table_identifier > found.table_identifier ORDER BY table_identifier, arrow_schema_digest LIMIT 1)
+    )
 """
 _TABLES_AND_SCHEMAS = text(
     f"""
@@ -114,11 +119,12 @@ class SequencePrefilter:
     def _unpublished(self, connection: Connection, tag: str) -> set[str]:
         """Sequences with uploaded topics in open sessions, whose files are in no manifest yet."""
         is_open = topics.c.session_id.in_(select(sessions.c.id).where(sessions.c.state == SessionState.OPEN))
-        # Concatenated so that no index on tags is used: open sessions are few, topics of the tag are not.
+        # Open sessions are few, topics of the tag are not.
+        tags = dialect_of(connection).without_index(topics.c.ontology_tag)
         query = (
             select(sequences.c.name)
             .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
-            .where(is_open, topics.c.ontology_tag + "" == tag, topics.c.state == TopicState.FINALIZED)
+            .where(is_open, tags == tag, topics.c.state == TopicState.FINALIZED)
         )
         return set(connection.scalars(query))
 
