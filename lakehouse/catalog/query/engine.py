@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_topic, select_topics, topic_record
@@ -128,8 +128,11 @@ class QueryEngine:
             with self._database.snapshot() as connection:
                 candidates = find_candidates(connection, query)
             return _grouped((candidate, None) for candidate in candidates)
-        candidates, records = self._searchable(query, may_skip=explanation is None and self._content.is_pruning)
-        intervals = self._search(query, candidates, records, explanation)
+        conditions = _by_tag(query.fields)
+        may_skip = explanation is None and self._content.is_pruning
+        candidates = self._candidates(query, conditions, may_skip=may_skip)
+        records = self._records([candidate.topic_id for candidate in candidates])
+        intervals = self._search(records, conditions, query.include_timestamp_range, explanation)
         # Whatever was deleted meanwhile must not be in the answer. Ids are never used twice, so that what is there
         # now was there all the time.
         existing = self._existing(intervals)
@@ -170,57 +173,58 @@ class QueryEngine:
         clusterings = [self._clusters(topic, request, explanation) for topic, request in found]
         return clusterings[0] if len(clusterings) == 1 else intersect(clusterings, intersect_dt_ns)
 
-    def _searchable(self, query: Query, *, may_skip: bool) -> tuple[list[Candidate], dict[int, TopicRecord]]:
-        """Candidates in sequences that have some of every tag, and their records.
+    def _candidates(
+        self, query: Query, conditions: Mapping[str, Sequence[FieldCondition]], *, may_skip: bool
+    ) -> list[Candidate]:
+        """Candidates in sequences that have some of every tag.
 
         Args:
             may_skip: Whether candidates may be left out that cannot match.
         """
-        conditions = _by_tag(query.fields)
+        if not may_skip:
+            with self._database.snapshot() as connection:
+                return _having_every_tag(find_candidates(connection, query), conditions)
         with self._database.snapshot() as connection:
-            candidates = find_few_candidates(connection, query, self._few_candidates) if may_skip else None
-            if candidates is None:
-                surviving = self._surviving(connection, conditions) if may_skip else None
-                candidates = [] if surviving == set() else find_candidates(connection, query, surviving)
-            for tag in conditions:
-                sequences = {candidate.sequence_id for candidate in candidates if candidate.ontology_tag == tag}
-                candidates = [candidate for candidate in candidates if candidate.sequence_id in sequences]
-            records: dict[int, TopicRecord] = {}
-            for ids in _portions([candidate.topic_id for candidate in candidates]):
-                rows = connection.execute(select_topics(with_metadata=False).where(_is_one_of(ids)))
-                records |= {record.id: record for record in map(topic_record, rows)}
-        return candidates, records
+            few = find_few_candidates(connection, query, self._few_candidates)
+            if few is not None:
+                return _having_every_tag(few, conditions)
+            tables = {tag: self._prefilter.locate(connection, tag) for tag in conditions}
+        # Reading manifests may take long; no connection waits for it.
+        surviving: set[str] | None = None
+        for tag, of_tag in conditions.items():
+            names = self._prefilter.surviving(tables[tag], of_tag)
+            if names is not None:
+                surviving = names if surviving is None else surviving & names
+        if surviving is not None and not surviving:
+            return []
+        with self._database.snapshot() as connection:
+            return _having_every_tag(find_candidates(connection, query, surviving), conditions)
+
+    def _records(self, topic_ids: Sequence[int]) -> list[TopicRecord]:
+        """Those of the topics that are still there."""
+        with self._database.snapshot() as connection:
+            return [
+                topic_record(row)
+                for ids in _portions(topic_ids)
+                for row in connection.execute(select_topics(with_metadata=False).where(_is_one_of(ids)))
+            ]
 
     def _search(
         self,
-        query: Query,
-        candidates: Iterable[Candidate],
-        records: Mapping[int, TopicRecord],
+        records: Sequence[TopicRecord],
+        conditions: Mapping[str, Sequence[FieldCondition]],
+        with_ranges: bool,
         explanation: Explanation | None,
     ) -> dict[int, TimeInterval | None]:
         """Topics with a row that satisfies all conditions of their tag, in sequences that have one for every tag."""
         found: dict[int, TimeInterval | None] = {}
-        surviving = {candidate.sequence_id for candidate in candidates}
-        for tag, of_tag in _by_tag(query.fields).items():
-            members = [
-                record for record in records.values() if record.ontology_tag == tag and record.sequence_id in surviving
-            ]
-            found |= self._content.matching(
-                members, of_tag, with_ranges=query.include_timestamp_range, explanation=explanation
-            )
-            surviving &= {record.sequence_id for record in members if record.id in found}
-        return {
-            topic_id: interval for topic_id, interval in found.items() if records[topic_id].sequence_id in surviving
-        }
-
-    def _surviving(self, connection: Connection, conditions: Mapping[str, Sequence[FieldCondition]]) -> set[str] | None:
-        """Names of sequences that bounds leave over for every tag; None if they cannot tell."""
-        surviving: set[str] | None = None
+        surviving = {record.sequence_id for record in records}
         for tag, of_tag in conditions.items():
-            names = self._prefilter.surviving(connection, tag, of_tag)
-            if names is not None:
-                surviving = names if surviving is None else surviving & names
-        return surviving
+            members = [each for each in records if each.ontology_tag == tag and each.sequence_id in surviving]
+            matching = self._content.matching(members, of_tag, with_ranges=with_ranges, explanation=explanation)
+            surviving &= {record.sequence_id for record in members if record.id in matching}
+            found |= matching
+        return {each.id: found[each.id] for each in records if each.id in found and each.sequence_id in surviving}
 
     def _existing(self, topic_ids: Iterable[int]) -> set[int]:
         with self._database.snapshot() as connection:
@@ -258,6 +262,13 @@ def _by_tag(fields: Iterable[FieldCondition]) -> dict[str, list[FieldCondition]]
     for condition in fields:
         conditions[condition.path.tag].append(condition)
     return conditions
+
+
+def _having_every_tag(candidates: list[Candidate], tags: Iterable[str]) -> list[Candidate]:
+    for tag in tags:
+        sequences = {candidate.sequence_id for candidate in candidates if candidate.ontology_tag == tag}
+        candidates = [candidate for candidate in candidates if candidate.sequence_id in sequences]
+    return candidates
 
 
 def _grouped(found: Iterable[tuple[Candidate, TimeInterval | None]]) -> list[MatchingSequence]:

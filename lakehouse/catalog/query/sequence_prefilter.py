@@ -6,7 +6,8 @@ lacks a sequence that has a match; it is only worth having when it is short.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, select, text
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
-from lakehouse.catalog.errors import BadRequestError
+from lakehouse.catalog.errors import BadRequestError, StorageError
 from lakehouse.catalog.iceberg_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.file_candidates import storage_plan
@@ -51,6 +52,21 @@ _TABLES_AND_SCHEMAS = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class TaggedTables:
+    """Where rows of a tag are, as of one moment.
+
+    Attributes:
+        by_schema: Metadata locations of the tables that hold topics of each Arrow schema (IPC bytes).
+        unpublished: Names of sequences with uploaded topics in open sessions, whose files are in no manifest yet.
+        is_complete: Whether every topic is accounted for.
+    """
+
+    by_schema: Mapping[bytes, Sequence[str]]
+    unpublished: frozenset[str]
+    is_complete: bool
+
+
 class SequencePrefilter:
     """Names the sequences that may have a match, by bounds of files alone.
 
@@ -62,36 +78,40 @@ class SequencePrefilter:
         self._index = index
         self._schemas: BoundedCache[str, bytes] = BoundedCache(_SCHEMAS_KEPT)
 
-    def surviving(self, connection: Connection, tag: str, conditions: Sequence[FieldCondition]) -> set[str] | None:
-        """Names of sequences that may have a topic of the tag with a row that satisfies all conditions.
-
-        Args:
-            connection: A snapshot; what it sees later is what the answer is about.
-
-        Returns:
-            None if bounds cannot tell, or leave over too many.
-
-        Raises:
-            StorageError: If a manifest cannot be read.
-        """
+    def locate(self, connection: Connection, tag: str) -> TaggedTables:
+        """Find the tables of a tag, in one snapshot."""
         tables: dict[str, list[str]] = defaultdict(list)
         for row in connection.execute(_TABLES_AND_SCHEMAS, {"tag": tag}):
             tables[row.digest].append(row.table_identifier)
         pointers = read_pointers(connection, {identifier for group in tables.values() for identifier in group})
-        found = self._unpublished(connection, tag)
-        if "" in tables:
-            return None  # topics of a schema that is not told apart
-        for digest, identifiers in tables.items():
+        by_schema = {
+            self._schema(connection, tag, digest): [pointers[each] for each in identifiers if each in pointers]
+            for digest, identifiers in tables.items()
+            if digest
+        }
+        return TaggedTables(by_schema, self._unpublished(connection, tag), is_complete="" not in tables)
+
+    def surviving(self, tables: TaggedTables, conditions: Sequence[FieldCondition]) -> set[str] | None:
+        """Names of sequences that may have a topic with a row that satisfies all conditions.
+
+        A topic that was there when the tables were located and still is there does so under a name given here.
+
+        Returns:
+            None if bounds cannot tell, or leave over too many.
+        """
+        if not tables.is_complete:
+            return None
+        found = set(tables.unpublished)
+        for schema, locations in tables.by_schema.items():
             try:
-                predicate = RowPredicate.compile(conditions, storage_plan(self._schema(connection, tag, digest)))
-            except BadRequestError:
-                return None  # whether such a topic is a candidate at all is not known yet
-            if predicate.is_never:
-                continue
-            excluding = [condition for condition in predicate.conditions if can_exclude(condition)]
-            if not excluding:
+                predicate = RowPredicate.compile(conditions, storage_plan(schema))
+                if predicate.is_never:
+                    continue
+                excluding = [condition for condition in predicate.conditions if can_exclude(condition)]
+                names = self._in_tables(locations, excluding) if excluding else None
+            except (BadRequestError, StorageError):
+                # Whoever looks at the topics themselves finds out whether that matters.
                 return None
-            names = self._in_tables([pointers[each] for each in identifiers if each in pointers], excluding)
             if names is None:
                 return None
             found |= names
@@ -99,7 +119,7 @@ class SequencePrefilter:
                 return None
         return found
 
-    def _in_tables(self, locations: list[str], excluding: Sequence[RowCondition]) -> set[str] | None:
+    def _in_tables(self, locations: Sequence[str], excluding: Sequence[RowCondition]) -> set[str] | None:
         leaves = [(each.column.leaf_path, each.column.storage_kind) for each in excluding]
         files = self._index.files(locations, leaves)
         may_hold = np.ones(len(files), np.bool_)
@@ -116,8 +136,7 @@ class SequencePrefilter:
 
         return self._schemas.get(digest, load)
 
-    def _unpublished(self, connection: Connection, tag: str) -> set[str]:
-        """Sequences with uploaded topics in open sessions, whose files are in no manifest yet."""
+    def _unpublished(self, connection: Connection, tag: str) -> frozenset[str]:
         is_open = topics.c.session_id.in_(select(sessions.c.id).where(sessions.c.state == SessionState.OPEN))
         # Open sessions are few, topics of the tag are not.
         tags = dialect_of(connection).without_index(topics.c.ontology_tag)
@@ -126,7 +145,7 @@ class SequencePrefilter:
             .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
             .where(is_open, tags == tag, topics.c.state == TopicState.FINALIZED)
         )
-        return set(connection.scalars(query))
+        return frozenset(connection.scalars(query))
 
 
 def _sequences_of(files: FileSet, numbers: npt.NDArray[np.int64]) -> set[str] | None:
