@@ -1,8 +1,11 @@
 """Conditions on user metadata: one table of cases and random ones, on both databases, against a plain evaluation."""
 
+import json
+import random
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -428,3 +431,28 @@ def test_keys_of_texts_sort_by_code_point_and_can_be_read_back(left: str, right:
 def test_paths_can_be_read_back(document: dict[str, Any]) -> None:
     for steps, _ in nodes(document):
         assert parse_path(path_text(steps)) == steps
+
+
+def test_writers_of_the_same_new_paths_do_not_wait_for_each_other_crosswise(database: Database) -> None:
+    def write(number: int) -> None:
+        generator = random.Random(number)
+        for _ in range(6):
+            keys = [f"shared {key}" for key in range(12)]
+            generator.shuffle(keys)
+            with database.transaction() as connection:
+                document = {key: {"x": [number, "text"]} for key in keys[:8]}
+                values = {"name": str(uuid.uuid4()), "user_metadata": to_json(document), "created_at_ns": 0}
+                owner = connection.execute(insert(sequences).values(values).returning(sequences.c.id)).scalar_one()
+                index_sequence_metadata(connection, owner, document)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    with database.transaction() as connection:
+        stored = connection.execute(
+            select(sequences.c.id, sequences.c.user_metadata, func.count(sequence_metadata.c.path_id))
+            .join_from(sequences, sequence_metadata)
+            .group_by(sequences.c.id, sequences.c.user_metadata)
+        ).all()
+        connection.execute(sequences.delete())
+    assert len(stored) == 36
+    assert all(count == len(list(nodes(json.loads(text)))) for _, text, count in stored)
