@@ -1,12 +1,13 @@
 """The data files of one upload: which is open, where the next rows go, when a file ends."""
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lakehouse.catalog.bounds import count_rows
+from lakehouse.catalog.bounds import ElementCounts, count_rows
 from lakehouse.catalog.data_file_writer import DataFileWriter, FilePlace
 from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.day_buffer import RowGroup
@@ -61,10 +62,25 @@ class UploadLimits:
         return min(self.row_group, self.file) if self.file else self.row_group
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """One row group of a file, complete and sorted by time.
+
+    Attributes:
+        counts: The result of `count_rows`.
+        size: Bytes of Arrow data.
+    """
+
+    day: int
+    rows: pa.Table
+    counts: Sequence[ElementCounts | None]
+    size: int
+
+
 class UploadFiles:
     """Sorts row groups into files: one partition each, rising in time, up to the size limit.
 
-    For one thread at a time.
+    For one thread at a time, except `prepare`.
     """
 
     def __init__(self, target: UploadTarget, limits: UploadLimits, warehouse: Warehouse) -> None:
@@ -85,38 +101,42 @@ class UploadFiles:
         """The closed files, in order of arrival."""
         return tuple(sorted(self._entries, key=lambda entry: entry.ordinal))
 
-    def store(self, group: RowGroup) -> None:
-        """Write rows of one day; opens and closes files as needed.
+    def prepare(self, group: RowGroup) -> list[PreparedRows]:
+        """All that can be done before it is known which file the rows go to. May run in any thread."""
+        rows = self._envelope.add(group.rows())
+        pieces = max(1, min(rows.num_rows, round(group.size / self._limits.buffer)))
+        prepared = []
+        for number in range(pieces):
+            first, last = rows.num_rows * number // pieces, rows.num_rows * (number + 1) // pieces
+            piece = rows.slice(first, last - first)
+            prepared.append(PreparedRows(group.day, piece, count_rows(piece, self._leaves), group.size // pieces))
+        return prepared
+
+    def store(self, piece: PreparedRows) -> None:
+        """Write one row group; opens and closes files as needed.
 
         Raises:
             StorageError: If the warehouse fails.
         """
-        rows = self._envelope.add(group.rows())
-        pieces = max(1, min(rows.num_rows, round(group.size / self._limits.buffer)))
-        for number in range(pieces):
-            first, last = rows.num_rows * number // pieces, rows.num_rows * (number + 1) // pieces
-            self._store_piece(group.day, rows.slice(first, last - first), group.size // pieces)
-
-    def _store_piece(self, day: int, rows: pa.Table, size: int) -> None:
+        day, rows = piece.day, piece.rows
         times = rows.column(TIMESTAMP_COLUMN)
         start_ns, end_ns = times[0].as_py(), times[-1].as_py()
-        counts = count_rows(rows, self._leaves)
         with_nan = {
             leaf.field_id
-            for leaf, count in zip(self._leaves, counts, strict=True)
+            for leaf, count in zip(self._leaves, piece.counts, strict=True)
             if count is not None and count.nans and not leaf.is_repeated
         }
         self._columns_with_nan |= with_nan
         writer = self._open_files.get(day)
         if writer is not None and writer.end_ns is not None:
-            full = self._limits.file and writer.arrow_bytes + size > self._limits.file
+            full = self._limits.file and writer.arrow_bytes + piece.size > self._limits.file
             if full or start_ns < writer.end_ns or not with_nan <= writer.columns_with_nan:
                 self._close_file(day)
                 writer = None
         if writer is None:
             writer = self._open_file(day, rows)
         self._open_files.move_to_end(day)
-        writer.write(rows, counts, start_ns, end_ns, size)
+        writer.write(rows, piece.counts, start_ns, end_ns, piece.size)
 
     def _open_file(self, day: int, rows: pa.Table) -> DataFileWriter:
         while len(self._open_files) >= OPEN_FILES:

@@ -1,7 +1,9 @@
 """One upload of one topic: record batches in, durable time-sorted Parquet files out."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from lakehouse.catalog.errors import InvalidDataError, LakehouseError, StateErro
 from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeInterval
-from lakehouse.catalog.upload_files import UploadFiles, UploadLimits, UploadTarget
+from lakehouse.catalog.upload_files import PreparedRows, UploadFiles, UploadLimits, UploadTarget
 from lakehouse.ontology.arrow_iceberg import UnstorableValueError
 
 __all__ = ["TopicUpload", "UploadLimits", "UploadResult", "UploadTarget"]
@@ -151,7 +153,7 @@ class TopicUpload:
         """Start encoding the largest buffer (see `BufferOwner`)."""
         with self._lock:
             if not self._aborted and self._buffers:
-                self._submit(self._largest_day(), last=False)
+                self._submit(self._largest_day(), last=False, prepare_here=False)
 
     def _check_open(self) -> None:
         if self._finished or self._aborted:
@@ -188,13 +190,17 @@ class TopicUpload:
     def _largest_day(self) -> int:
         return max(self._buffers.values(), key=lambda buffer: buffer.size).day
 
-    def _submit(self, day: int, *, last: bool) -> None:
-        """Hand a buffer to the encoder; the lock is held."""
+    def _submit(self, day: int, *, last: bool, prepare_here: bool = True) -> None:
+        """Hand a buffer to the encoder; the lock is held.
+
+        Encoding takes longest, and one thread at a time encodes the rows of an upload. So the thread that brings them
+        prepares them too, unless it belongs to another upload, which must not meet the errors of this one.
+        """
         buffer = self._buffers[day]
         if buffer.is_empty:
             return
         before = buffer.size
-        row_group = buffer.take(everything=last)
+        group = buffer.take(everything=last)
         if buffer.is_empty and not buffer.saw_disorder:
             del self._buffers[day]
         size = before - buffer.size
@@ -209,10 +215,18 @@ class TopicUpload:
 
         def run() -> None:
             try:
-                self._files.store(row_group)
+                for piece in prepare():
+                    self._files.store(piece)
             finally:
                 land()
 
+        prepare: Callable[[], list[PreparedRows]] = partial(self._files.prepare, group)
+        if prepare_here:
+            try:
+                prepare = partial(list, prepare())
+            except BaseException:
+                land()
+                raise
         self._lane.submit(Job(run, land))
 
 
