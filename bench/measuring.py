@@ -1,5 +1,6 @@
 """Measuring things side by side: interleaved, repeated, with ratios taken within a round."""
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def interleave(
 def take_turns(
     measurements: Mapping[str, Callable[[], Measured]], rounds: int, advance: Callable[[], None], warm_ups: int = 1
 ) -> dict[str, list[Measured]]:
-    """Take every measurement once per round, starting each round with another one.
+    """Take every measurement once per round, each round in another order: what one leaves behind (free memory, warm
+    caches, a busy disk) must not always meet the same next one.
 
     Args:
         measurements: What to do.
@@ -77,9 +79,9 @@ def take_turns(
     """
     names = list(measurements)
     results: dict[str, list[Measured]] = {name: [] for name in names}
+    generator = random.Random(0)
     for number in range(-warm_ups, rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
+        for name in generator.sample(names, len(names)):
             wait_for_quiet()
             result = measurements[name]()
             if number >= 0:
