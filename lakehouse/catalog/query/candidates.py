@@ -68,29 +68,27 @@ def _find(
     connection: Connection, query: Query, sequence_names: Collection[str] | None, limit: int | None
 ) -> list[Candidate] | None:
     dialect = dialect_of(connection)
-    of_sequences = [MetadataFilter(connection, SEQUENCES, *each) for each in query.sequence.user_metadata]
-    of_topics = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
-    on_sequences = _created_at(sequences, query.sequence) + [each.where for each in of_sequences]
-    on_topics = _created_at(topics, query.topic) + [each.where for each in of_topics]
-    filters: list[_Filter] = []
-    for field, condition in query.sequence.texts:
-        compiled = _sequence_text(dialect, field, condition)
-        _add(on_sequences, filters, compiled, lambda candidate: candidate.sequence)
-    for field, condition in query.topic.texts:
-        compiled, value = _topic_text(dialect, field, condition)
-        _add(on_topics, filters, compiled, value)
-    if sequence_names is not None:
-        on_sequences.append(dialect.is_one_of(sequences.c.name, sorted(sequence_names)))
+    on_topics = _created_at(topics, query.topic)
+    on_sequences = _on_sequences(connection, dialect, query.sequence, sequence_names)
+    tag: ColumnElement[str] = topics.c.ontology_tag
     if on_sequences:
         # As a list of sequences, which leads to their topics through an index; a join might begin with all topics.
         on_topics.append(topics.c.sequence_id.in_(select(sequences.c.id).where(*on_sequences)))
+        # Few sequences lead to fewer topics than their tag does.
+        tag = dialect.without_index(tag)
     if query.fields:
         tags = {condition.path.tag for condition in query.fields}
-        # Few sequences lead to fewer topics than their tag does.
-        column = dialect.without_index(topics.c.ontology_tag) if on_sequences else topics.c.ontology_tag
-        on_topics.append(column.in_(sorted(filter(is_storable, tags))))
+        on_topics.append(tag.in_(sorted(filter(is_storable, tags))))
         # Others have no row yet that could match.
         on_topics += (topics.c.state == TopicState.FINALIZED, topics.c.row_count > 0)
+    filters: list[_Filter] = []
+    for field, condition in query.topic.texts:
+        compiled, value = _topic_text(dialect, field, condition, tag)
+        on_topics.append(compiled.where)
+        if compiled.accepts is not None:
+            filters.append(_Filter(value, compiled.accepts))
+    metadata_filters = [MetadataFilter(connection, TOPICS, *each) for each in query.topic.user_metadata]
+    on_topics += (each.where for each in metadata_filters)
     statement = (
         select(topics.c.id, sequences.c.id, sequences.c.name, topics.c.path, topics.c.ontology_tag)
         .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
@@ -102,26 +100,34 @@ def _find(
     found = list(map(Candidate._make, rows))
     for each in filters:
         found = _kept(found, each)
-    for metadata_filter in of_sequences:
-        if not metadata_filter.is_exact:
-            passing = metadata_filter.passing(connection, {candidate.sequence_id for candidate in found})
-            found = [candidate for candidate in found if candidate.sequence_id in passing]
-    for metadata_filter in of_topics:
+    for metadata_filter in metadata_filters:
         if not metadata_filter.is_exact:
             passing = metadata_filter.passing(connection, {candidate.topic_id for candidate in found})
             found = [candidate for candidate in found if candidate.topic_id in passing]
     return found
 
 
-def _add(
-    clauses: list[ColumnElement[bool]],
-    filters: list[_Filter],
-    compiled: TextFilter,
-    value: Callable[[Candidate], str],
-) -> None:
-    clauses.append(compiled.where)
-    if compiled.accepts is not None:
-        filters.append(_Filter(value, compiled.accepts))
+def _on_sequences(
+    connection: Connection, dialect: SqlDialect, conditions: ObjectConditions, names: Collection[str] | None
+) -> list[ColumnElement[bool]]:
+    """What sequences have to satisfy, exactly; nothing if all do."""
+    metadata_filters = [MetadataFilter(connection, SEQUENCES, *each) for each in conditions.user_metadata]
+    texts = [_sequence_text(dialect, *each) for each in conditions.texts]
+    clauses = _created_at(sequences, conditions)
+    clauses += [each.where for each in metadata_filters]
+    clauses += [each.where for each in texts]
+    if names is not None:
+        clauses.append(dialect.is_one_of(sequences.c.name, sorted(names)))
+    accepts = [each.accepts for each in texts if each.accepts is not None]
+    inexact = [each for each in metadata_filters if not each.is_exact]
+    if not accepts and not inexact:
+        return clauses
+    # What SQL only narrows down is decided before any topic is looked at.
+    rows = connection.execute(select(sequences.c.id, sequences.c.name).where(*clauses))
+    passing = {row.id for row in rows if all(accept(row.name) for accept in accepts)}
+    for each in inexact:
+        passing = each.passing(connection, passing)
+    return [dialect.is_one_of(sequences.c.id, sorted(passing))]
 
 
 def _kept(candidates: Collection[Candidate], each: _Filter) -> list[Candidate]:
@@ -141,7 +147,7 @@ def _sequence_text(dialect: SqlDialect, field: TextField, condition: Condition) 
 
 
 def _topic_text(
-    dialect: SqlDialect, field: TextField, condition: Condition
+    dialect: SqlDialect, field: TextField, condition: Condition, tag: ColumnElement[str]
 ) -> tuple[TextFilter, Callable[[Candidate], str]]:
     match field:
         case TextField.NAME:
@@ -149,7 +155,7 @@ def _topic_text(
         case TextField.LOCATOR:
             return _topic_locator(dialect, condition), lambda candidate: f"{candidate.sequence}/{candidate.path}"
         case TextField.ONTOLOGY_TAG:
-            return text_filter(dialect, topics.c.ontology_tag, condition), lambda candidate: candidate.ontology_tag
+            return text_filter(dialect, tag, condition), lambda candidate: candidate.ontology_tag
         case TextField.SERIALIZATION_FORMAT:
             return _serialization_format(condition), lambda candidate: ""
 

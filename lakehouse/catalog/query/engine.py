@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_topic, select_topics, topic_record
@@ -19,12 +19,12 @@ from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.grammar import Query, parse_field_conditions, parse_query
 from lakehouse.catalog.query.sequence_prefilter import SequencePrefilter
+from lakehouse.catalog.query.sql_dialect import dialect_of
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.catalog.time_window import UNBOUNDED, TimeInterval, TimeWindow
 
 MAX_INTERSECTED_TOPICS = 1000
 FEW_CANDIDATES = 1000
-_ROWS_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +203,8 @@ class QueryEngine:
     def _records(self, topic_ids: Sequence[int]) -> list[TopicRecord]:
         """Those of the topics that are still there."""
         with self._database.snapshot() as connection:
-            return [
-                topic_record(row)
-                for ids in _portions(topic_ids)
-                for row in connection.execute(select_topics(with_metadata=False).where(_is_one_of(ids)))
-            ]
+            wanted = dialect_of(connection).is_one_of(topics.c.id, topic_ids)
+            return [topic_record(row) for row in connection.execute(select_topics(with_metadata=False).where(wanted))]
 
     def _search(
         self,
@@ -228,11 +225,8 @@ class QueryEngine:
 
     def _existing(self, topic_ids: Iterable[int]) -> set[int]:
         with self._database.snapshot() as connection:
-            return {
-                topic_id
-                for ids in _portions(list(topic_ids))
-                for topic_id in connection.scalars(select(topics.c.id).where(_is_one_of(ids)))
-            }
+            wanted = dialect_of(connection).is_one_of(topics.c.id, sorted(topic_ids))
+            return set(connection.scalars(select(topics.c.id).where(wanted)))
 
     def _uploaded(self, request: ClusterRequest) -> TopicRecord:
         with self._database.snapshot() as connection:
@@ -281,13 +275,3 @@ def _grouped(found: Iterable[tuple[Candidate, TimeInterval | None]]) -> list[Mat
         MatchingSequence(name, tuple(sorted(members, key=lambda topic: topic.locator.path)))
         for name, members in sorted(of_sequence.items())
     ]
-
-
-def _portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _ROWS_AT_ONCE):
-        yield ids[start : start + _ROWS_AT_ONCE]
-
-
-def _is_one_of(topic_ids: Sequence[int]) -> Any:
-    # Written into the statement, because parameters are limited in number.
-    return topics.c.id.in_(bindparam(None, topic_ids, expanding=True, literal_execute=True))

@@ -6,11 +6,11 @@ decided here, from the index where possible and from the JSON text where not.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, false, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, or_, select
 
 from lakehouse.catalog.control_plane.metadata_index import KEY_LENGTH, nodes, not_indexed, parse_path
 from lakehouse.catalog.control_plane.schema import metadata_paths, sequence_metadata, sequences, topic_metadata, topics
@@ -47,16 +47,17 @@ class MetadataFilter:
     """
 
     def __init__(self, connection: Connection, owners: _Owners, path: MetadataPath, condition: Condition) -> None:
+        self._dialect = dialect_of(connection)
         self._owners = owners
         self._path = path
         self._negated = condition.operator is Operator.NOT_EXISTS
         existence = condition.operator in (Operator.EXISTS, Operator.NOT_EXISTS)
         self._test = None if existence else ValueTest.compile(condition)
         values = owners.values
-        hit = _path_clause(connection, values, path)
+        hit = _path_clause(connection, self._dialect, values, path)
         is_exact = True
         if self._test is not None:
-            on_value, is_exact = _value_clause(dialect_of(connection), values, self._test)
+            on_value, is_exact = _value_clause(self._dialect, values, self._test)
             hit = and_(hit, on_value)
         self._hits: Select[Any] = select(values.c.owner_id, values.c.value, values.c.is_cut).where(hit)
         self._large: set[int] = set(connection.scalars(not_indexed(values)))
@@ -86,12 +87,12 @@ class MetadataFilter:
     def _restricted(self, owner_ids: set[int]) -> Select[Any]:
         if len(owner_ids) > _OWNERS_IN_SQL:
             return self._hits
-        return self._hits.where(in_numbers(self._owners.values.c.owner_id, owner_ids))
+        return self._hits.where(self._dialect.is_one_of(self._owners.values.c.owner_id, sorted(owner_ids)))
 
     def _metadata(self, connection: Connection, owner_ids: set[int]) -> Iterator[tuple[int, str]]:
         table, ordered = self._owners.table, sorted(owner_ids)
         for start in range(0, len(ordered), _JSON_TEXTS_AT_ONCE):
-            chosen = in_numbers(table.c.id, ordered[start : start + _JSON_TEXTS_AT_ONCE])
+            chosen = self._dialect.is_one_of(table.c.id, ordered[start : start + _JSON_TEXTS_AT_ONCE])
             for row in connection.execute(select(table.c.id, table.c.user_metadata).where(chosen)):
                 yield row.id, row.user_metadata
 
@@ -103,7 +104,7 @@ class MetadataFilter:
         )
 
 
-def _path_clause(connection: Connection, values: Table, path: MetadataPath) -> ColumnElement[bool]:
+def _path_clause(connection: Connection, dialect: SqlDialect, values: Table, path: MetadataPath) -> ColumnElement[bool]:
     """The rows whose path the given one addresses."""
     keys = ".".join(path.leading_keys)
     if not keys.isascii() or "\0" in keys:
@@ -120,7 +121,7 @@ def _path_clause(connection: Connection, values: Table, path: MetadataPath) -> C
     else:
         below = metadata_paths.c.path != ""
     candidates = connection.execute(select(metadata_paths.c.id, metadata_paths.c.path).where(below))
-    return in_numbers(values.c.path_id, [row.id for row in candidates if path.leads_to(parse_path(row.path))])
+    return dialect.is_one_of(values.c.path_id, [row.id for row in candidates if path.leads_to(parse_path(row.path))])
 
 
 def _value_clause(dialect: SqlDialect, values: Table, test: ValueTest) -> tuple[ColumnElement[bool], bool]:
@@ -157,8 +158,3 @@ def _range_clause(values: Table, keys: KeyRange) -> ColumnElement[bool]:
     elif high == keys.high:
         clause = and_(clause, or_(value < high, ~is_cut))
     return clause
-
-
-def in_numbers(column: ColumnElement[int], numbers: Iterable[int]) -> ColumnElement[bool]:
-    """Membership in a list of our own row ids, written into the statement because parameters are limited in number."""
-    return column.in_(bindparam(None, list(numbers), expanding=True, literal_execute=True))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, String, bindparam, collate, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, String, bindparam, collate, false, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 
@@ -18,7 +18,7 @@ class SqlDialect(Protocol):
 
     def contains_bytes(self, data: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]: ...
 
-    def is_one_of(self, text: ColumnElement[str], alternatives: Sequence[str]) -> ColumnElement[bool]:
+    def is_one_of(self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
         """Membership in a list of any length, sent as one parameter."""
 
     def without_index(self, text: ColumnElement[str]) -> ColumnElement[str]:
@@ -36,8 +36,8 @@ class _Sqlite:
     def contains_bytes(self, data: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
         return func.instr(data, part) > 0
 
-    def is_one_of(self, text: ColumnElement[str], alternatives: Sequence[str]) -> ColumnElement[bool]:
-        return text.in_(select(func.json_each(json.dumps(list(alternatives))).table_valued("value").c.value))
+    def is_one_of(self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
+        return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
 
     def without_index(self, text: ColumnElement[str]) -> ColumnElement[str]:
         return text + ""
@@ -53,9 +53,10 @@ class _Postgresql:
     def contains_bytes(self, data: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
         return func.pg_catalog.position(data, part) > 0
 
-    def is_one_of(self, text: ColumnElement[str], alternatives: Sequence[str]) -> ColumnElement[bool]:
-        values: Any = bindparam(None, list(alternatives), type_=ARRAY(String))
-        return text == func.any(values)
+    def is_one_of(self, column: ColumnElement[Any], values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
+        kind = BigInteger if values and isinstance(values[0], int) else String
+        array: Any = bindparam(None, list(values), type_=ARRAY(kind))
+        return column == func.any(array) if values else false()
 
     def without_index(self, text: ColumnElement[str]) -> ColumnElement[str]:
         return text
