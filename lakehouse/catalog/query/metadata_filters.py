@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_, select
 
 from lakehouse.catalog.control_plane.metadata_index import KEY_LENGTH, nodes, not_indexed, parse_path
 from lakehouse.catalog.control_plane.schema import metadata_paths, sequence_metadata, sequences, topic_metadata, topics
@@ -133,7 +133,9 @@ def _value_clause(dialect: SqlDialect, values: Table, test: ValueTest) -> tuple[
     clause = or_(*(_range_clause(values, each) for each in ranges))
     for literal in test.glob.literals[:_LITERALS_IN_SQL] if test.glob else ():
         part = literal.encode("utf-8", "surrogatepass")
-        clause = and_(clause, or_(dialect.contains_bytes(values.c.value, part), values.c.is_cut))
+        # Told by length, which is in the index, whether the value may go on.
+        may_be_cut = func.length(values.c.value) >= KEY_LENGTH
+        clause = and_(clause, or_(dialect.contains_bytes(values.c.value, part), may_be_cut))
     return clause, is_exact
 
 
