@@ -17,10 +17,10 @@ from pyarrow.fs import LocalFileSystem
 
 from bench.client import Transfer
 from bench.rows import RowSource
-from lakehouse.catalog.encoding import choose_encoding
-from lakehouse.catalog.leaves import parquet_leaves
-from lakehouse.catalog.parquet_slices import READ_BUFFER_BYTES
+from lakehouse.catalog.iceberg.leaves import parquet_leaves
+from lakehouse.catalog.reading.parquet_slices import READ_BUFFER_BYTES
 from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.writing.encoding import choose_encoding
 from lakehouse.ontology.arrow_iceberg import (
     TIMESTAMP_COLUMN,
     StoragePlan,

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, insert, select
 
 from bench.rows import RowSource
 from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.data_files import DataFileEntry, data_file_uri
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator, new_ulid
 from lakehouse.catalog.records import SessionState

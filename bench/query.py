@@ -21,21 +21,21 @@ from bench.measuring import Spread, interleave, ratio_of_times, wait_for_quiet
 from bench.report import Line, Section
 from bench.rows import START_NS, RowSource
 from bench.runs import Run
-from lakehouse.catalog.bounds import serialize
-from lakehouse.catalog.commit import CommitPlan, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.schema import data_files
-from lakehouse.catalog.data_files import DataFileEntry
-from lakehouse.catalog.iceberg_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.bounds import serialize
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.field_paths import parse_field_path
+from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.skip_index import SkipIndex
-from lakehouse.catalog.table_documents import TableFiles
 from lakehouse.ontology.arrow_iceberg import plan_storage
 
 COLD_GOAL = 5.0

@@ -19,7 +19,7 @@ import pyarrow as pa
 from lakehouse.catalog.errors import NotFoundError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import SessionLocator, TopicLocator, new_ulid
-from lakehouse.catalog.reading import WindowInfo
+from lakehouse.catalog.reading.topic_reader import WindowInfo
 from lakehouse.catalog.records import SerializationFormat, TopicRecord, TopicState
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow

@@ -4,29 +4,29 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.commits.committer import Committer
+from lakehouse.catalog.commits.deletion import Deletion
+from lakehouse.catalog.commits.finalization import Finalization
+from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import migrate
-from lakehouse.catalog.deletion import Deletion
-from lakehouse.catalog.encoder_pool import EncoderPool
-from lakehouse.catalog.finalization import Finalization
+from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.iceberg.tables import TopicTables
 from lakehouse.catalog.maintenance.worker import MaintenanceWorker
-from lakehouse.catalog.memory_budget import UploadBudget
-from lakehouse.catalog.metadata_tables import MetadataTables
 from lakehouse.catalog.notifications import Notifications
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.engine import MatchingSequence, QueryEngine
 from lakehouse.catalog.query.explain import Explanation
-from lakehouse.catalog.reading import TopicReader
+from lakehouse.catalog.reading.skip_index import SkipIndex
+from lakehouse.catalog.reading.topic_reader import TopicReader
 from lakehouse.catalog.sequences import Sequences
 from lakehouse.catalog.sessions import Sessions
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.table_documents import TableFiles
-from lakehouse.catalog.tables import TopicTables
 from lakehouse.catalog.topics import Topics, UploadResources
-from lakehouse.catalog.uploads import UploadLimits
+from lakehouse.catalog.writing.encoder_pool import EncoderPool
+from lakehouse.catalog.writing.memory_budget import UploadBudget
+from lakehouse.catalog.writing.uploads import UploadLimits
 
 
 class Lakehouse:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
+from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.metadata_index import index_sequence_metadata
 from lakehouse.catalog.control_plane.rows import (
@@ -19,7 +20,6 @@ from lakehouse.catalog.control_plane.rows import (
     topic_record,
 )
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
-from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.errors import AlreadyExistsError, NotFoundError
 from lakehouse.catalog.locators import check_metadata_keys, parse_sequence_name
 from lakehouse.catalog.records import SequenceRecord, SessionRecord, TopicRecord

@@ -5,12 +5,12 @@ import uuid
 
 from sqlalchemy import Connection, insert, or_
 
+from lakehouse.catalog.commits.deletion import Deletion
+from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, select_sessions, session_record
 from lakehouse.catalog.control_plane.schema import sessions
-from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.errors import NotFoundError
-from lakehouse.catalog.finalization import Finalization
 from lakehouse.catalog.locators import SessionLocator, new_ulid, parse_sequence_name, parse_uuid
 from lakehouse.catalog.records import SessionRecord, SessionState
 

@@ -11,12 +11,11 @@ from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog import crash_points
+from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.metadata_index import index_topic_metadata
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic, schema_digest, select_sessions, to_json
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.deletion import Deletion
-from lakehouse.catalog.encoder_pool import EncoderPool
 from lakehouse.catalog.errors import (
     AlreadyExistsError,
     BadRequestError,
@@ -26,12 +25,13 @@ from lakehouse.catalog.errors import (
     UnsupportedSchemaError,
     quoted,
 )
+from lakehouse.catalog.iceberg.tables import TopicTable, TopicTables
 from lakehouse.catalog.locators import MAX_TAG_LENGTH, TopicLocator, check_metadata_keys, check_text, parse_uuid
-from lakehouse.catalog.memory_budget import UploadBudget
 from lakehouse.catalog.records import SerializationFormat, SessionState, TopicRecord, TopicState
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.tables import TopicTable, TopicTables
-from lakehouse.catalog.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
+from lakehouse.catalog.writing.encoder_pool import EncoderPool
+from lakehouse.catalog.writing.memory_budget import UploadBudget
+from lakehouse.catalog.writing.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
 from lakehouse.ontology.arrow_iceberg import StoragePlan, UnsupportedTypeError, parquet_schema, plan_storage
 
 

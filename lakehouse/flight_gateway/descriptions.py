@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import flight
 
-from lakehouse.catalog.reading import TopicReader, WindowInfo
+from lakehouse.catalog.reading.topic_reader import TopicReader, WindowInfo
 from lakehouse.catalog.records import SequenceRecord, SessionRecord, SessionState, TopicRecord, TopicState
 from lakehouse.catalog.sequences import SequenceDescription
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow

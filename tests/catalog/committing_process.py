@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commit import TableChange
+from lakehouse.catalog.commits.committer import TableChange
 from tests.catalog.small_lake import SmallLake
 
 

@@ -17,13 +17,13 @@ from sqlalchemy import insert
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_topic
 from lakehouse.catalog.control_plane.schema import data_files, metadata, sequences, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.reading import TopicReader
+from lakehouse.catalog.reading.skip_index import SkipIndex
+from lakehouse.catalog.reading.topic_reader import TopicReader
 from lakehouse.catalog.records import TopicRecord
-from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.table_documents import TableFiles
 from lakehouse.ontology.arrow_iceberg import parquet_schema, plan_storage, topic_table_schema
 from lakehouse.ontology.envelope import Envelope
 

@@ -17,18 +17,18 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 from sqlalchemy import Connection
 
-from lakehouse.catalog.bounds import column_metrics, count_elements
-from lakehouse.catalog.commit import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import migrate
-from lakehouse.catalog.data_files import NANOSECONDS_PER_DAY, DataFileEntry, data_file_uri
-from lakehouse.catalog.iceberg_catalog import open_sql_catalog, read_pointers
-from lakehouse.catalog.leaves import parquet_leaves
-from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.iceberg.bounds import column_metrics, count_elements
+from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY, DataFileEntry, data_file_uri
+from lakehouse.catalog.iceberg.leaves import parquet_leaves
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog, read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.iceberg.tables import TopicTable, TopicTables
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.table_documents import TableFiles
-from lakehouse.catalog.tables import TopicTable, TopicTables
 from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage
 from lakehouse.ontology.envelope import Envelope
 

@@ -28,8 +28,8 @@ from pyiceberg.types import (
     TimeType,
 )
 
-from lakehouse.catalog.bounds import ColumnMetrics, column_metrics, count_elements, serialize, truncated_upper
-from lakehouse.catalog.leaves import FIELD_ID_KEY, parquet_leaves
+from lakehouse.catalog.iceberg.bounds import ColumnMetrics, column_metrics, count_elements, serialize, truncated_upper
+from lakehouse.catalog.iceberg.leaves import FIELD_ID_KEY, parquet_leaves
 from tests.ontology.random_arrow import random_array
 
 ICEBERG_TYPES: dict[pa.DataType, IcebergType] = {

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Connection, func, select, text
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commit import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
 from lakehouse.catalog.control_plane.schema import audit_log
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, StorageError
-from lakehouse.catalog.tables import TopicTable
+from lakehouse.catalog.iceberg.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment, nothing
 
 PATHS = ["sensors/imu", "sensors/gps", "sensors/lidar"]

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Connection
 
-from lakehouse.catalog.commit import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import InvalidDataError, NotFoundError, StateError, StorageError
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.table_documents import TableFiles
 from tests.catalog.small_lake import ROWS, SmallLake, nothing
 
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])

@@ -15,21 +15,21 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import insert, select
 
-from lakehouse.catalog.commit import TableChange
+from lakehouse.catalog.commits.committer import TableChange
+from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES
 from lakehouse.catalog.control_plane.schema import data_files, leases, orphan_files, sequences, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.iceberg_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.data_files import DataFileEntry, data_file_uri
+from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.tables import TopicTable
 from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.manifests import LARGE_MANIFEST, MANIFESTS_PER_CLASS, groups_to_merge
 from lakehouse.catalog.maintenance.orphans import STAGING_GRACE_S, UPLOAD_SILENCE_S
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
-from lakehouse.catalog.manifest_lists import ManifestRecord
-from lakehouse.catalog.metadata_tables import METADATA_TABLES
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment
 
 HOUR_NS = 3600 * 10**9

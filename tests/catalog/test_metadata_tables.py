@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from pyiceberg.table import Table
 
-from lakehouse.catalog.deletion import Deletion
-from lakehouse.catalog.finalization import Finalization
-from lakehouse.catalog.iceberg_catalog import open_sql_catalog
+from lakehouse.catalog.commits.deletion import Deletion
+from lakehouse.catalog.commits.finalization import Finalization
+from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES, MetadataTables
+from lakehouse.catalog.iceberg.row_changes import FILES_PER_SIZE_CLASS, merge_row_files, stage_merged_rows
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.upkeep import Upkeep
-from lakehouse.catalog.metadata_tables import METADATA_TABLES, MetadataTables
 from lakehouse.catalog.records import SessionRecord
-from lakehouse.catalog.row_changes import FILES_PER_SIZE_CLASS, merge_row_files, stage_merged_rows
 from lakehouse.catalog.settings import Settings
 
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeWindow
 from tests.catalog.hand_written_topics import RecordingWarehouse
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyiceberg import expressions
 from pyiceberg.table import Table
 
-from lakehouse.catalog.data_files import NANOSECONDS_PER_DAY, DataFileEntry
+from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY, DataFileEntry
 from lakehouse.ontology.arrow_iceberg import plan_storage
 from tests.catalog.upload_lake import UploadLake, append, local_path
 

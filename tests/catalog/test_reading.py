@@ -13,7 +13,7 @@ from sqlalchemy import delete
 
 from lakehouse.catalog.control_plane.schema import topics
 from lakehouse.catalog.errors import NotFoundError, StorageError
-from lakehouse.catalog.reading import TopicReader, WindowInfo
+from lakehouse.catalog.reading.topic_reader import TopicReader, WindowInfo
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
 from tests.catalog.hand_written_topics import SCHEMA, HandWrittenLake, rows_at

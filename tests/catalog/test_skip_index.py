@@ -33,17 +33,17 @@ from pyiceberg.types import DoubleType, LongType
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import migrate
-from lakehouse.catalog.data_files import NANOSECONDS_PER_DAY
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.iceberg_catalog import open_sql_catalog, read_pointers
+from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY
+from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog, read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.manifest_frames import ManifestFrame
-from lakehouse.catalog.reading import WindowInfo
+from lakehouse.catalog.reading.skip_index import SkipIndex
+from lakehouse.catalog.reading.topic_reader import WindowInfo
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.skip_index import SkipIndex
-from lakehouse.catalog.table_documents import TableFiles
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow
 from tests.catalog.hand_written_topics import SCHEMA, RecordingWarehouse, rows_at
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert
 
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
-from lakehouse.catalog.identifiers import namespace_candidates, table_candidates
-from lakehouse.catalog.tables import TAG_PROPERTY, TOPIC_PROPERTY, TopicTable
+from lakehouse.catalog.iceberg.identifiers import namespace_candidates, table_candidates
+from lakehouse.catalog.iceberg.tables import TAG_PROPERTY, TOPIC_PROPERTY, TopicTable
 from lakehouse.ontology.arrow_iceberg import plan_storage
 from tests.catalog.small_lake import PLAN, SCHEMA, SmallLake
 

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import delete, select
 
+from lakehouse.catalog.commits.deletion import Deletion
+from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.schema import notifications, sequences
-from lakehouse.catalog.deletion import Deletion
 from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError
+from lakehouse.catalog.iceberg.tables import TopicTable, TopicTables
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import MAX_TAG_LENGTH, TopicLocator
-from lakehouse.catalog.memory_budget import UploadBudget
-from lakehouse.catalog.metadata_tables import MetadataTables
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.tables import TopicTable, TopicTables
 from lakehouse.catalog.topics import Topics, UploadResources
-from lakehouse.catalog.uploads import UploadLimits
+from lakehouse.catalog.writing.memory_budget import UploadBudget
+from lakehouse.catalog.writing.uploads import UploadLimits
 from lakehouse.ontology.arrow_iceberg import plan_storage
 
 TIMESTAMP = pa.field("timestamp_ns", pa.int64(), nullable=False)

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lakehouse.catalog.bounds import ElementBounds
-from lakehouse.catalog.data_files import NANOSECONDS_PER_DAY, DataFileEntry, data_file_uri
-from lakehouse.catalog.day_buffer import owned
 from lakehouse.catalog.errors import InvalidDataError, StateError, StorageError
+from lakehouse.catalog.iceberg.bounds import ElementBounds
+from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY, DataFileEntry, data_file_uri
 from lakehouse.catalog.settings import MIB
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, TimeInterval
-from lakehouse.catalog.uploads import UploadResult
+from lakehouse.catalog.writing.day_buffer import owned
+from lakehouse.catalog.writing.uploads import UploadResult
 from lakehouse.ontology.arrow_iceberg import UnsupportedTypeError, plan_storage
 from tests.catalog.upload_lake import NUMBERS, UploadLake, local_path, numbers
 from tests.ontology.random_arrow import logical, random_batch, upload_schemas

@@ -11,12 +11,12 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform, IdentityTransform
 
-from lakehouse.catalog.data_files import DataFileEntry
-from lakehouse.catalog.encoder_pool import EncoderPool
-from lakehouse.catalog.memory_budget import UploadBudget
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.settings import MIB, Settings
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
+from lakehouse.catalog.writing.encoder_pool import EncoderPool
+from lakehouse.catalog.writing.memory_budget import UploadBudget
+from lakehouse.catalog.writing.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
 from lakehouse.ontology.arrow_iceberg import StoragePlan, parquet_schema, plan_storage, topic_table_schema
 
 PARTITIONING = PartitionSpec(

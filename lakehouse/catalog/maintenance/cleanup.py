@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import exists, select
 
-from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
+from lakehouse.catalog.iceberg.tables import TopicTables, is_unfilled_topic_table
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
 from lakehouse.catalog.maintenance.snapshots import expired_snapshots
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.table_documents import TableDocument, TableFiles
-from lakehouse.catalog.tables import TopicTables, is_unfilled_topic_table
 
 CLEANUP_LEASE = "cleanup"
 LEASE_DURATION_S = 600.0

@@ -7,7 +7,7 @@ Manifests that are large already are left alone.
 
 from collections.abc import Sequence
 
-from lakehouse.catalog.manifest_lists import DATA_CONTENT, ManifestRecord
+from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, ManifestRecord
 
 _BITS_PER_CLASS = 3
 MANIFESTS_PER_CLASS = 1 << _BITS_PER_CLASS

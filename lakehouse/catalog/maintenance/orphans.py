@@ -15,16 +15,16 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select, update
 
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.orphan_marks import mark, marked_files, unmark
 from lakehouse.catalog.control_plane.schema import data_files, topics
-from lakehouse.catalog.data_files import DataFileEntry
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.manifests import DELETED, decode_manifest
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.maintenance.snapshots import referenced_metadata
 from lakehouse.catalog.maintenance.upkeep import is_ours
-from lakehouse.catalog.manifests import DELETED, decode_manifest
-from lakehouse.catalog.orphan_marks import mark, marked_files, unmark
 from lakehouse.catalog.records import TopicState
 from lakehouse.catalog.storage import StoredFile
-from lakehouse.catalog.table_documents import TableDocument, TableFiles
 
 NANOSECONDS = 1_000_000_000
 # Files of a commit that is being staged are seconds old; those of a suspended process are refused by its commit.

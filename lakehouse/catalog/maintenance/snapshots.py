@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from lakehouse.catalog.table_documents import MAIN_BRANCH, TableDocument, TableFiles
+from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH, TableDocument, TableFiles
 
 METADATA_LOG_TO_KEEP = 10
 _REMOVING_OPERATIONS = frozenset({"delete", "overwrite"})

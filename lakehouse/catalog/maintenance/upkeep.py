@@ -11,10 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.commits.committer import Committer
+from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.orphan_marks import mark, metadata_files_marked_before, unmark
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.catalog.iceberg_catalog import read_pointers, swap_pointer
+from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
+from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable, write_file
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields
+from lakehouse.catalog.iceberg.tables import TOPIC_PROPERTY
 from lakehouse.catalog.maintenance.manifests import groups_to_merge
 from lakehouse.catalog.maintenance.snapshots import (
     METADATA_LOG_TO_KEEP,
@@ -22,13 +28,7 @@ from lakehouse.catalog.maintenance.snapshots import (
     referenced_metadata,
     without_snapshots,
 )
-from lakehouse.catalog.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
-from lakehouse.catalog.orphan_marks import mark, metadata_files_marked_before, unmark
-from lakehouse.catalog.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.staging import SnapshotBuilder, StagedTable, write_file
-from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields
-from lakehouse.catalog.tables import TOPIC_PROPERTY
 
 NANOSECONDS = 1_000_000_000
 _ATTEMPTS = 5

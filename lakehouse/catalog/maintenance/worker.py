@@ -5,15 +5,15 @@ import threading
 import time
 from collections.abc import Iterable
 
-from lakehouse.catalog.commit import Committer
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.table_documents import TableFiles
 
 MAINTENANCE_LEASE = "maintenance"
 LEASE_DURATION_S = 60.0

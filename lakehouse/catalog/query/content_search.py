@@ -16,8 +16,6 @@ from sqlalchemy import select
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
 from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError, StateError, StorageError
-from lakehouse.catalog.merge import TimedBatch, TimeSortedStream, merge_by_time
-from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.query.clusters import clusterize
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
@@ -26,9 +24,11 @@ from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFind
 from lakehouse.catalog.query.file_index import DEFAULT_CACHE_BYTES, FileIndex
 from lakehouse.catalog.query.file_scan import FileScanner
 from lakehouse.catalog.query.predicates import RowPredicate
+from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, merge_by_time
+from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.reading.row_deletes import RowDeletes
+from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.records import TopicRecord
-from lakehouse.catalog.row_deletes import RowDeletes
-from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import UNBOUNDED, TimeInterval, TimeWindow
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, select
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
-from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
@@ -23,8 +23,8 @@ from lakehouse.catalog.query.file_index import FileIndex, FileSet, ListedFiles
 from lakehouse.catalog.query.leaf_bounds import UNKNOWN, LeafBounds, decode_bound
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
+from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
-from lakehouse.catalog.skip_index import IndexedFile, SkipIndex
 from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
 
 # Up to so many topics are looked up in the manifests of their own sequences; more, in columns of all files.

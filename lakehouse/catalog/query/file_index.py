@@ -14,11 +14,11 @@ import pyarrow as pa
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from lakehouse.catalog.bounded_cache import BoundedCache
-from lakehouse.catalog.manifest_frames import ManifestFrame
-from lakehouse.catalog.manifest_lists import partition_may_contain
+from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
+from lakehouse.catalog.iceberg.manifest_lists import partition_may_contain
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
-from lakehouse.catalog.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
+from lakehouse.catalog.reading.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 
 MIB = 1 << 20

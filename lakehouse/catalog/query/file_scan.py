@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lakehouse.catalog.parquet_slices import Footer, ParquetSlices, Selection
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.predicates import RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
 from lakehouse.catalog.query.row_group_bounds import find_leaf, row_group_bounds
+from lakehouse.catalog.reading.parquet_slices import Footer, ParquetSlices, Selection
 from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
 MIB = 1 << 20

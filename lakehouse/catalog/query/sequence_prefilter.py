@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, text
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.errors import BadRequestError, StorageError
-from lakehouse.catalog.iceberg_catalog import read_pointers
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.file_index import FileIndex, FileSet

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakehouse.catalog.errors import NotFoundError, StateError, StorageError
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
@@ -19,10 +20,9 @@ from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.field_paths import parse_field_path
 from lakehouse.catalog.query.file_index import FileIndex
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
+from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.skip_index import SkipIndex
-from lakehouse.catalog.table_documents import TableFiles
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow
 from tests.catalog.hand_written_topics import HandWrittenLake, rows_at
 from tests.catalog.query.odd_rows import TAG, make_condition, make_rows, row_holds, to_batch

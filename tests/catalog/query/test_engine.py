@@ -14,8 +14,8 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.engine import ClusterRequest, MatchingSequence, QueryEngine
 from lakehouse.catalog.query.explain import Explanation
+from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.settings import Settings
-from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.time_window import TimeInterval
 
 NUMBERS = pa.schema(

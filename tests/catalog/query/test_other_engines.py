@@ -8,8 +8,8 @@ import pytest
 from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.field_paths import parse_field_path
+from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.records import TopicRecord
-from lakehouse.catalog.skip_index import SkipIndex
 from lakehouse.catalog.time_window import TimeInterval
 from tests.catalog.test_skip_index import Recordings, delete_rows, open_recordings, rewrite
 

@@ -9,13 +9,13 @@ from pyiceberg.manifest import DataFile
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.errors import StateError, quoted
-from lakehouse.catalog.manifest_lists import (
+from lakehouse.catalog.iceberg.manifest_lists import (
     DATA_CONTENT,
     ManifestRecord,
     encode_manifest_list,
     partition_may_contain,
 )
-from lakehouse.catalog.manifests import (
+from lakehouse.catalog.iceberg.manifests import (
     DELETED,
     Entry,
     added_entry,
@@ -23,8 +23,8 @@ from lakehouse.catalog.manifests import (
     encode_manifest,
     read_avro_entries,
 )
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
 from lakehouse.catalog.storage import Warehouse
-from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
 
 TOPIC_SPEC_ID = 0
 _SEQUENCE_FIELD = "sequence"

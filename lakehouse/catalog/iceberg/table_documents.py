@@ -18,8 +18,8 @@ from pyiceberg.schema import Schema
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.manifest_format import ManifestFormat, manifest_format, parse_schema
-from lakehouse.catalog.manifest_lists import ManifestRecord, decode_manifest_list
+from lakehouse.catalog.iceberg.manifest_format import ManifestFormat, manifest_format, parse_schema
+from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord, decode_manifest_list
 from lakehouse.catalog.storage import Warehouse
 
 FORMAT_VERSION = 2

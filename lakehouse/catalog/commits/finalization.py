@@ -6,7 +6,8 @@ from collections import defaultdict
 from sqlalchemy import Connection, delete, select, update
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commit import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import (
     find_sequence,
@@ -16,9 +17,8 @@ from lakehouse.catalog.control_plane.rows import (
     topic_record,
 )
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import NotFoundError, StateError, quoted
-from lakehouse.catalog.metadata_tables import MetadataTables
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicRecord, TopicState
 
 

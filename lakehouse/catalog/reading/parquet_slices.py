@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.merge import TimedBatch
+from lakehouse.catalog.reading.merge import TimedBatch
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
 from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN

@@ -21,9 +21,11 @@ from pyiceberg.transforms import DayTransform, IdentityTransform
 from sqlalchemy import Connection, exists, select
 
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.orphan_marks import mark
 from lakehouse.catalog.control_plane.schema import topics
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError
-from lakehouse.catalog.iceberg_catalog import (
+from lakehouse.catalog.iceberg.identifiers import namespace_candidates, table_candidates
+from lakehouse.catalog.iceberg.sql_catalog import (
     delete_pointer,
     hold_pointer,
     insert_namespace,
@@ -32,10 +34,8 @@ from lakehouse.catalog.iceberg_catalog import (
     read_pointers,
     swap_pointer,
 )
-from lakehouse.catalog.identifiers import namespace_candidates, table_candidates
-from lakehouse.catalog.orphan_marks import mark
-from lakehouse.catalog.staging import write_file
-from lakehouse.catalog.table_documents import TableDocument, TableFiles, encode_fields
+from lakehouse.catalog.iceberg.staging import write_file
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields
 from lakehouse.ontology.arrow_iceberg import StoragePlan, evolution, topic_table_schema
 from lakehouse.ontology.evolution import Evolution, Verdict
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commit import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.metadata_tables import MetadataPlan, MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_topics, topic_record
 from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import NotFoundError
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
-from lakehouse.catalog.metadata_tables import MetadataPlan, MetadataTables
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.storage import Warehouse
 

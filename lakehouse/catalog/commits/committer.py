@@ -23,12 +23,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import Database
-from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFoundError, StorageError
-from lakehouse.catalog.iceberg_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.row_changes import RowChange, stage_rows
-from lakehouse.catalog.staging import FileChange, StagedTable, stage
-from lakehouse.catalog.table_documents import TableFiles
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
+from lakehouse.catalog.iceberg.staging import FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.01

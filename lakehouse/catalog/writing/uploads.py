@@ -8,14 +8,14 @@ from typing import Self
 
 import pyarrow as pa
 
-from lakehouse.catalog.data_files import DataFileEntry
-from lakehouse.catalog.day_buffer import DayBuffer, split_by_day
-from lakehouse.catalog.encoder_pool import EncoderPool, Job
 from lakehouse.catalog.errors import InvalidDataError, LakehouseError, StateError, StorageError
-from lakehouse.catalog.memory_budget import UploadBudget
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeInterval
-from lakehouse.catalog.upload_files import PreparedRows, UploadFiles, UploadLimits, UploadTarget
+from lakehouse.catalog.writing.day_buffer import DayBuffer, split_by_day
+from lakehouse.catalog.writing.encoder_pool import EncoderPool, Job
+from lakehouse.catalog.writing.memory_budget import UploadBudget
+from lakehouse.catalog.writing.upload_files import PreparedRows, UploadFiles, UploadLimits, UploadTarget
 from lakehouse.ontology.arrow_iceberg import UnstorableValueError
 
 __all__ = ["TopicUpload", "UploadLimits", "UploadResult", "UploadTarget"]

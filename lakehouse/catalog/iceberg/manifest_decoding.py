@@ -19,8 +19,8 @@ from pyiceberg.avro.resolver import construct_reader
 from pyiceberg.types import NestedField, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from lakehouse.catalog.avro_encoding import ContainerFile
-from lakehouse.catalog.manifest_frames import FieldMap, ManifestFrame
+from lakehouse.catalog.iceberg.avro_encoding import ContainerFile
+from lakehouse.catalog.iceberg.manifest_frames import FieldMap, ManifestFrame
 
 # Field ids: Iceberg spec, "Manifests" and "Data File Fields".
 _STATUS, _SEQUENCE_NUMBER, _DATA_FILE = 0, 3, 2

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lakehouse.catalog.bounds import ElementCounts, count_rows
-from lakehouse.catalog.data_file_writer import DataFileWriter, FilePlace
-from lakehouse.catalog.data_files import DataFileEntry, data_file_uri
-from lakehouse.catalog.day_buffer import RowGroup
-from lakehouse.catalog.encoding import choose_encoding
-from lakehouse.catalog.leaves import parquet_leaves
+from lakehouse.catalog.iceberg.bounds import ElementCounts, count_rows
+from lakehouse.catalog.iceberg.data_files import DataFileEntry, data_file_uri
+from lakehouse.catalog.iceberg.leaves import parquet_leaves
 from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.writing.data_file_writer import DataFileWriter, FilePlace
+from lakehouse.catalog.writing.day_buffer import RowGroup
+from lakehouse.catalog.writing.encoding import choose_encoding
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, StoragePlan
 from lakehouse.ontology.envelope import Envelope
 

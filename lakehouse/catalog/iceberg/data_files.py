@@ -13,7 +13,7 @@ from typing import Any, Self
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record
 
-from lakehouse.catalog.bounds import ElementBounds
+from lakehouse.catalog.iceberg.bounds import ElementBounds
 
 NANOSECONDS_PER_DAY = 86_400_000_000_000
 EPOCH = date(1970, 1, 1)

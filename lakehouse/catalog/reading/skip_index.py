@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.manifest_decoding import decode_frame
-from lakehouse.catalog.manifest_frames import ManifestFrame
-from lakehouse.catalog.manifest_lists import DATA_CONTENT, ManifestRecord, partition_may_contain
-from lakehouse.catalog.table_documents import TableDocument, TableFiles
+from lakehouse.catalog.iceberg.manifest_decoding import decode_frame
+from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
+from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, ManifestRecord, partition_may_contain
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.time_window import UNBOUNDED, TimeWindow
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 

@@ -20,11 +20,11 @@ from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import StringType
 
-from lakehouse.catalog.bounds import ElementCounts, column_metrics, count_elements
-from lakehouse.catalog.leaves import parquet_leaves
-from lakehouse.catalog.manifests import DELETED, read_avro_entries
-from lakehouse.catalog.staging import FileChange, StagedTable, stage
-from lakehouse.catalog.table_documents import TableDocument, TableFiles
+from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, count_elements
+from lakehouse.catalog.iceberg.leaves import parquet_leaves
+from lakehouse.catalog.iceberg.manifests import DELETED, read_avro_entries
+from lakehouse.catalog.iceberg.staging import FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 
 # Files of one size class are merged when there are this many; a row is rewritten once per class.
 FILES_PER_SIZE_CLASS = 12

@@ -20,17 +20,17 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.types import BinaryType, IcebergType, LongType, NestedField, StringType, TimestamptzType
 from sqlalchemy import Connection, exists, select
 
-from lakehouse.catalog.commit import StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import StalePlanError, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions
-from lakehouse.catalog.iceberg_catalog import insert_namespace, read_pointers
-from lakehouse.catalog.identifiers import METADATA_NAMESPACE
+from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
+from lakehouse.catalog.iceberg.row_changes import RowChange
+from lakehouse.catalog.iceberg.sql_catalog import insert_namespace, read_pointers
+from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
 from lakehouse.catalog.records import SequenceRecord, SessionRecord, SessionState, TopicRecord
-from lakehouse.catalog.row_changes import RowChange
-from lakehouse.catalog.table_documents import TableFiles
-from lakehouse.catalog.tables import MAINTENANCE_PROPERTIES, create_table
 
 SEQUENCES = f"{METADATA_NAMESPACE}.sequences"
 SESSIONS = f"{METADATA_NAMESPACE}.sessions"

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from lakehouse.catalog.leaves import Leaf
+from lakehouse.catalog.iceberg.leaves import Leaf
 
 SAMPLE_ROWS = 8192
 # Values of one leaf that are looked at; lists bring many per row.

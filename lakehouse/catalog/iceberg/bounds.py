@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
-from lakehouse.catalog.leaves import Leaf
+from lakehouse.catalog.iceberg.leaves import Leaf
 
 STRING_BOUND_LENGTH = 16
 # Session locators differ in their last characters only, so truncated bounds of the envelope would never prune.

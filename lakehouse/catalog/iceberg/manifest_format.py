@@ -14,7 +14,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import DateType, NestedField, PrimitiveType, StringType, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from lakehouse.catalog.avro_encoding import Decoder, encode_header, encode_long, encode_text
+from lakehouse.catalog.iceberg.avro_encoding import Decoder, encode_header, encode_long, encode_text
 
 
 class ManifestFormat:

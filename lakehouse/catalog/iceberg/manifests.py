@@ -22,7 +22,7 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.types import PrimitiveType
 
-from lakehouse.catalog.avro_encoding import (
+from lakehouse.catalog.iceberg.avro_encoding import (
     ContainerFile,
     Decoder,
     encode_block,
@@ -32,8 +32,8 @@ from lakehouse.catalog.avro_encoding import (
     encode_text,
     new_sync_marker,
 )
-from lakehouse.catalog.manifest_format import ManifestFormat
-from lakehouse.catalog.manifest_lists import DATA_CONTENT, FieldSummary, ManifestRecord, MemoryFile
+from lakehouse.catalog.iceberg.manifest_format import ManifestFormat
+from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, FieldSummary, ManifestRecord, MemoryFile
 
 # Status of an entry.
 EXISTING, ADDED, DELETED = 0, 1, 2

@@ -16,14 +16,14 @@ from sqlalchemy import select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.data_files import DataFileEntry
 from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, StorageError
-from lakehouse.catalog.iceberg_catalog import read_pointers
-from lakehouse.catalog.merge import TimedBatch, TimeSortedStream, merge_by_time
-from lakehouse.catalog.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
+from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, merge_by_time
+from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.reading.row_deletes import RowDeletes
+from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
-from lakehouse.catalog.row_deletes import RowDeletes
-from lakehouse.catalog.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
 from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.bounds import ElementCounts, column_metrics, float_extremes
-from lakehouse.catalog.data_files import DataFileEntry
-from lakehouse.catalog.encoding import FileEncoding
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.leaves import Leaf
+from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, float_extremes
+from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.leaves import Leaf
 from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.writing.encoding import FileEncoding
 
 
 @dataclass(frozen=True, slots=True)

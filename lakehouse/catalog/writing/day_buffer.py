@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lakehouse.catalog.data_files import NANOSECONDS_PER_DAY
+from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN
 
 # Small batches are joined in groups of this many, so that one-row batches do not drown in per-array overhead.

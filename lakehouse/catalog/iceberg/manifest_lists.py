@@ -11,7 +11,7 @@ from pyiceberg.io import InputFile
 from pyiceberg.manifest import MANIFEST_LIST_FILE_SCHEMAS
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
-from lakehouse.catalog.avro_encoding import (
+from lakehouse.catalog.iceberg.avro_encoding import (
     ContainerFile,
     Decoder,
     encode_block,
