@@ -23,6 +23,7 @@ from lakehouse.catalog.sequences import Sequences
 from lakehouse.catalog.sessions import Sessions
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.system_tables import SystemTables
 from lakehouse.catalog.topics import Topics, UploadResources
 from lakehouse.catalog.writing.encoder_pool import EncoderPool
 from lakehouse.catalog.writing.memory_budget import UploadBudget
@@ -35,6 +36,7 @@ class Lakehouse:
     Attributes:
         sequences, sessions, topics, notifications: The objects of the Mosaico model.
         reader: Rows of topics, by time window.
+        system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
         maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
             `maintenance.run_pending()`.
@@ -51,6 +53,7 @@ class Lakehouse:
         self.tables = TopicTables(database, self.table_files)
         self.encoders = EncoderPool(settings.concurrent_writes)
         metadata_tables = MetadataTables(database, self.table_files)
+        self.system_tables = SystemTables(database, self.table_files, self.committer)
         deletion = Deletion(database, warehouse, self.committer, metadata_tables)
         limits = UploadLimits(row_group=settings.encoding_buffer_size, file=settings.max_chunk_size)
         upload_resources = UploadResources(

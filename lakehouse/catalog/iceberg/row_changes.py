@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
-from pyiceberg.types import StringType
+from pyiceberg.types import PrimitiveType
 
 from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, count_elements
 from lakehouse.catalog.iceberg.leaves import parquet_leaves
@@ -40,11 +41,13 @@ class RowChange:
         key: What the rows are about (name of the sequence); two plans with one key are never committed together.
         append: Rows in the columns of the table; None: none.
         remove: Rows that have all these values are removed; empty: none.
+        remove_below: Rows whose numbers in these columns are all below the limits are removed; empty: none.
     """
 
     key: str
     append: pa.Table | None = None
     remove: Mapping[str, str] = field(default_factory=dict)
+    remove_below: Mapping[str, int] = field(default_factory=dict)
 
 
 def stage_rows(
@@ -58,7 +61,7 @@ def stage_rows(
     Raises:
         StorageError: If a file cannot be read or written.
     """
-    filters = [change.remove for change in changes if change.remove]
+    filters = [change for change in changes if change.remove or change.remove_below]
     appended = [change.append for change in changes if change.append is not None and change.append.num_rows]
     replaced, survivors = _rewrite_without(files, base, filters) if filters else ([], [])
     if not replaced and not appended:
@@ -109,37 +112,49 @@ def stage_merged_rows(files: TableFiles, identifier: str, base: TableDocument, r
 
 
 def _rewrite_without(
-    files: TableFiles, base: TableDocument, filters: Sequence[Mapping[str, str]]
+    files: TableFiles, base: TableDocument, filters: Sequence[RowChange]
 ) -> tuple[list[DataFile], list[pa.Table]]:
     """The files that hold matching rows, and what remains of them."""
     replaced, survivors = [], []
     for data_file in _live_files(files, base):
-        if not any(_may_match(base.schema, data_file, values) for values in filters):
+        if not any(_may_match(base.schema, data_file, change) for change in filters):
             continue
         rows = _read(files, base, data_file)
         kept = rows
-        for values in filters:
-            kept = kept.filter(pc.invert(_matches(kept, values)))
+        for change in filters:
+            kept = kept.filter(pc.invert(_matches(kept, change)))
         if kept.num_rows < rows.num_rows:
             replaced.append(data_file)
             survivors.append(kept)
     return replaced, survivors
 
 
-def _matches(rows: pa.Table, values: Mapping[str, str]) -> pa.ChunkedArray:
-    """Which rows have all the values; never null."""
-    return reduce(pc.and_, (pc.fill_null(pc.equal(rows[column], value), False) for column, value in values.items()))
+def _matches(rows: pa.Table, change: RowChange) -> pa.ChunkedArray:
+    """Which rows have all that is to be removed; never null."""
+    equal = [pc.equal(rows[column], value) for column, value in change.remove.items()]
+    below = [pc.less(rows[column], limit) for column, limit in change.remove_below.items()]
+    return reduce(pc.and_, (pc.fill_null(condition, False) for condition in (*equal, *below)))
 
 
-def _may_match(schema: Schema, data_file: DataFile, values: Mapping[str, str]) -> bool:
-    for column, value in values.items():
-        field_id = schema.find_field(column).field_id
-        lower, upper = (data_file.lower_bounds or {}).get(field_id), (data_file.upper_bounds or {}).get(field_id)
-        if lower is not None and value < from_bytes(StringType(), lower):
+def _may_match(schema: Schema, data_file: DataFile, change: RowChange) -> bool:
+    for column, value in change.remove.items():
+        lower, upper = _bounds(schema, data_file, column)
+        if (lower is not None and value < lower) or (upper is not None and value > upper):
             return False
-        if upper is not None and value > from_bytes(StringType(), upper):
+    for column, limit in change.remove_below.items():
+        lower, _ = _bounds(schema, data_file, column)
+        if lower is not None and limit <= lower:
             return False
     return True
+
+
+def _bounds(schema: Schema, data_file: DataFile, column: str) -> tuple[Any, Any]:
+    """Smallest and largest value of a column in a file as far as they are known; texts may be cut."""
+    found = schema.find_field(column)
+    assert isinstance(found.field_type, PrimitiveType), "rows are removed by plain columns only"
+    both = ((bounds or {}).get(found.field_id) for bounds in (data_file.lower_bounds, data_file.upper_bounds))
+    lower, upper = (None if bound is None else from_bytes(found.field_type, bound) for bound in both)
+    return lower, upper
 
 
 def _live_files(files: TableFiles, base: TableDocument) -> list[DataFile]:

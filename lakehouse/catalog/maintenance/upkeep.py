@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.commits.committer import Committer
-from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY, METADATA_TABLES
+from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark, metadata_files_marked_before, unmark
 from lakehouse.catalog.errors import LakehouseError
@@ -92,8 +92,7 @@ class Upkeep:
             StorageError: If database or warehouse fail.
         """
         result = UpkeepResult()
-        if identifier in METADATA_TABLES:
-            result = replace(result, row_compactions=self._merge_rows(identifier))
+        result = replace(result, row_compactions=self._merge_rows(identifier))
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
         return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
 
@@ -151,7 +150,9 @@ class Upkeep:
     def _merge_rows(self, identifier: str) -> int:
         # The long part, reading and writing rows, holds nobody up.
         base = self.document(identifier)
-        rows = merge_row_files(self._files, base) if base is not None else None
+        if base is None or METADATA_PROPERTY not in base.properties:
+            return 0
+        rows = merge_row_files(self._files, base)
         if rows is None:
             return 0
         self._files.warehouse.make_durable(rows.merged.file_path)
