@@ -19,6 +19,7 @@ from lakehouse.catalog.query.engine import MatchingSequence, QueryEngine
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.reading.topic_reader import TopicReader
+from lakehouse.catalog.recovery import Recovery
 from lakehouse.catalog.sequences import Sequences
 from lakehouse.catalog.sessions import Sessions
 from lakehouse.catalog.settings import Settings
@@ -38,6 +39,7 @@ class Lakehouse:
         reader: Rows of topics, by time window.
         system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
+        recovery: Sessions that somebody began and did not end.
         maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
             `maintenance.run_pending()`.
     """
@@ -59,8 +61,10 @@ class Lakehouse:
         upload_resources = UploadResources(
             warehouse, limits, UploadBudget(settings.upload_memory_budget), self.encoders
         )
+        finalization = Finalization(database, self.committer, metadata_tables)
         self.sequences = Sequences(database, deletion)
-        self.sessions = Sessions(database, Finalization(database, self.committer, metadata_tables), deletion)
+        self.sessions = Sessions(database, finalization, deletion)
+        self.recovery = Recovery(database, finalization, deletion)
         self.topics = Topics(database, self.tables, upload_resources, deletion)
         self.notifications = Notifications(database)
         skip_index = SkipIndex(self.table_files)

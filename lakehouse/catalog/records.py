@@ -9,7 +9,15 @@ from lakehouse.catalog.time_window import TimeInterval
 
 
 class SessionState(StrEnum):
+    """Where a session is in its life.
+
+    A session is `COMMITTING` while its tables are committed to one by one, by a catalog that cannot commit them in the
+    transaction of our own records: topics are sealed, readers are still served from the recorded files, and the way
+    leads only forward.
+    """
+
     OPEN = "open"
+    COMMITTING = "committing"
     FINALIZED = "finalized"
 
 

@@ -107,7 +107,7 @@ class Topics:
             if session.sequence_name != locator.sequence:
                 raise PermissionDeniedError(f"the session belongs to another sequence than topic {quoted(locator)}")
             if session.state != SessionState.OPEN:
-                raise StateError(f"session '{session.sequence_name}:{session.ulid}' is already finalized")
+                raise StateError(f"session '{session.sequence_name}:{session.ulid}' is sealed: it is {session.state}")
             try:
                 inserted = insert(topics).returning(topics.c.id)
                 topic_id = connection.execute(

@@ -43,6 +43,8 @@ def run(
     settings = Settings.load()
     stopped = _stop_signal()
     with _opened(settings) as lakehouse:
+        if resumed := lakehouse.recovery.resume_all():
+            _log.info("%d interrupted sessions were carried through", resumed)
         gateway = Gateway(lakehouse, host, port)
         gateway.start()
         lakehouse.maintenance.start()

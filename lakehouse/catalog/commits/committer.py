@@ -43,7 +43,7 @@ _TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 
 
 class StalePlanError(Exception):
-    """Raised by `CommitPlan.apply` when the plan no longer fits the control plane; it is prepared again."""
+    """Raised by `announce` and `apply` of a plan that no longer fits the control plane; it is prepared again."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,18 @@ class CommitPlan:
 
     Attributes:
         changes: Per table; a table may occur more than once.
-        apply: Writes the control-plane rows, inside the transaction that swaps the pointers. It may raise a
-            `LakehouseError` to refuse the plan, or `StalePlanError` to have it prepared again.
+        apply: Writes the control-plane rows that make the change visible, inside the transaction that swaps the
+            pointers. It may raise a `LakehouseError` to refuse the plan, or `StalePlanError` to have it prepared again.
         summary: Entries for the summaries of the snapshots, e.g. `mosaico.session`.
+        announce: Writes what is needed to carry the plan through after a crash; may raise the same. Runs just before
+            `apply`, in the same transaction; or, where tables are committed to elsewhere, in one of its own before any
+            of them.
     """
 
     changes: Sequence[TableChange]
     apply: Callable[[Connection], None]
     summary: Mapping[str, str] = field(default_factory=dict)
+    announce: Callable[[Connection], None] = lambda _connection: None
 
     @property
     def row_keys(self) -> frozenset[str]:
@@ -339,6 +343,7 @@ class Committer:
                 crash_points.reach("control-plane-write:before")
                 for request, plan in plans.items():
                     try:
+                        plan.announce(connection)
                         plan.apply(connection)
                     except (LakehouseError, StalePlanError) as error:
                         raise _RefusedError(request, error) from error

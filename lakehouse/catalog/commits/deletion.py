@@ -11,10 +11,10 @@ from lakehouse.catalog.commits.metadata_tables import MetadataPlan, MetadataTabl
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_topics, topic_record
 from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
-from lakehouse.catalog.errors import NotFoundError
+from lakehouse.catalog.errors import NotFoundError, StateError, quoted
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
-from lakehouse.catalog.records import TopicRecord
+from lakehouse.catalog.records import SessionState, TopicRecord
 from lakehouse.catalog.storage import Warehouse
 
 
@@ -31,6 +31,7 @@ class _Target:
     table: Table
     row_id: Callable[[Connection], int | None]
     topics_of: Callable[[int], ColumnElement[bool]]
+    only_if_open: bool = False
 
 
 class Deletion:
@@ -56,8 +57,17 @@ class Deletion:
             )
         )
 
-    def delete_session(self, locator: SessionLocator) -> None:
-        """See `Sessions.delete`."""
+    def delete_session(self, locator: SessionLocator, *, only_if_open: bool = False) -> None:
+        """See `Sessions.delete`.
+
+        Args:
+            locator: The session.
+            only_if_open: Refuse one that is finalized, or becomes so meanwhile.
+
+        Raises:
+            NotFoundError: If there is none.
+            StateError: If it may not be deleted.
+        """
         query = (
             select(sessions.c.id)
             .join_from(sessions, sequences)
@@ -70,6 +80,7 @@ class Deletion:
                 sessions,
                 lambda connection: connection.scalar(query),
                 lambda row_id: topics.c.session_id == row_id,
+                only_if_open,
             )
         )
 
@@ -99,6 +110,8 @@ class Deletion:
                 row_id = target.row_id(connection)
                 if row_id is None:
                     raise NotFoundError(target.kind, target.name)
+                if target.only_if_open:
+                    _check_open(connection, target, row_id)
                 condition = target.topics_of(row_id)
                 members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
             published = [topic for topic in members if topic.session_is_finalized]
@@ -142,6 +155,8 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     # Lock in the order every writer takes: sequence, session, topic.
     if target.table is not topics:
         connection.execute(select(target.table.c.id).where(target.table.c.id == row_id).with_for_update())
+    if target.only_if_open:
+        _check_open(connection, target, row_id)
     condition = target.topics_of(row_id)
     session_ids = select(topics.c.session_id).where(condition)
     connection.execute(select(sessions.c.id).where(sessions.c.id.in_(session_ids)).order_by("id").with_for_update())
@@ -155,3 +170,9 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     if connection.execute(delete(target.table).where(target.table.c.id == row_id)).rowcount != 1:
         raise NotFoundError(target.kind, target.name)
     return [DataFileEntry.from_bytes(entry).path for entry in entries]
+
+
+def _check_open(connection: Connection, target: _Target, session_id: int) -> None:
+    state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session_id))
+    if state is not None and state != SessionState.OPEN:
+        raise StateError(f"session {quoted(target.name)} is {state}: only open sessions can be discarded")

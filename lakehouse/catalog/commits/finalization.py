@@ -17,7 +17,7 @@ from lakehouse.catalog.control_plane.rows import (
     topic_record,
 )
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.errors import NotFoundError, StateError, quoted
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, quoted
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicRecord, TopicState
 
@@ -48,7 +48,8 @@ class Finalization:
             sequence = find_sequence(connection, session.locator.sequence)
         if sequence is None:
             raise NotFoundError("session", session_uuid)
-        completed_at_ns = time.time_ns()
+        # A finalize that is taken up again ends the session at the time that was announced.
+        completed_at_ns = row.completed_at_ns or time.time_ns()
         changes = [
             TableChange(topic.table_identifier, add=entries[topic.id])
             for topic in members
@@ -56,12 +57,17 @@ class Finalization:
         ]
         published = self._metadata_tables.publish(sequence, session, members, completed_at_ns)
 
+        def announce(connection: Connection) -> None:
+            published.check(connection)
+            _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns)
+
         def apply(connection: Connection) -> None:
             published.check(connection)
-            _mark_finalized(connection, session, {topic.id for topic in members}, completed_at_ns)
+            _mark_finalized(connection, session, completed_at_ns)
             audit.record(connection, "session_finalize", session.locator, actor=actor, topics=len(members))
 
-        return CommitPlan([*changes, *published.changes], apply, summary={"mosaico.session": str(session.locator)})
+        summary = {"mosaico.session": str(session.locator)}
+        return CommitPlan([*changes, *published.changes], apply, announce=announce, summary=summary)
 
 
 def _check_ready(session: SessionRecord, members: list[TopicRecord]) -> None:
@@ -89,21 +95,35 @@ def _recorded_files(connection: Connection, session_id: int) -> dict[int, list[D
     return entries
 
 
-def _mark_finalized(
+def _mark_committing(
     connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int
 ) -> None:
     # The session's row first: it orders this against topic_create, deletes and another finalize.
     marked = connection.execute(
         update(sessions)
-        .where(sessions.c.id == session.id, sessions.c.state == SessionState.OPEN)
-        .values(state=SessionState.FINALIZED, completed_at_ns=completed_at_ns)
+        .where(sessions.c.id == session.id, sessions.c.state.in_((SessionState.OPEN, SessionState.COMMITTING)))
+        .values(state=SessionState.COMMITTING, completed_at_ns=completed_at_ns)
     )
     if marked.rowcount != 1:
-        state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
-        if state is None:
-            raise NotFoundError("session", session.uuid)
-        raise StateError(f"session {quoted(session.locator)} is already finalized")
+        raise _no_longer_open(connection, session)
     current = connection.execute(select(topics.c.id).where(topics.c.session_id == session.id)).scalars().all()
     if set(current) != planned_topics:
         raise StalePlanError
-    connection.execute(delete(data_files).where(data_files.c.topic_id.in_(planned_topics)))
+
+
+def _mark_finalized(connection: Connection, session: SessionRecord, completed_at_ns: int) -> None:
+    marked = connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session.id, sessions.c.state == SessionState.COMMITTING)
+        .values(state=SessionState.FINALIZED, completed_at_ns=completed_at_ns)
+    )
+    if marked.rowcount != 1:
+        raise _no_longer_open(connection, session)
+    of_session = select(topics.c.id).where(topics.c.session_id == session.id)
+    connection.execute(delete(data_files).where(data_files.c.topic_id.in_(of_session)))
+
+
+def _no_longer_open(connection: Connection, session: SessionRecord) -> LakehouseError:
+    if connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id)) is None:
+        return NotFoundError("session", session.uuid)
+    return StateError(f"session {quoted(session.locator)} is already finalized")

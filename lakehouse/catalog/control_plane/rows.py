@@ -49,7 +49,7 @@ def session_record(row: Row[Any]) -> SessionRecord:
         public_uuid=row.public_uuid,
         state=SessionState(row.state),
         created_at_ns=row.created_at_ns,
-        completed_at_ns=row.completed_at_ns,
+        completed_at_ns=row.completed_at_ns if row.state == SessionState.FINALIZED else None,
     )
 
 

@@ -137,7 +137,7 @@ class SequencePrefilter:
         return self._schemas.get(digest, load)
 
     def _unpublished(self, connection: Connection, tag: str) -> frozenset[str]:
-        is_open = topics.c.session_id.in_(select(sessions.c.id).where(sessions.c.state == SessionState.OPEN))
+        is_open = topics.c.session_id.in_(select(sessions.c.id).where(sessions.c.state != SessionState.FINALIZED))
         # Open sessions are few, topics of the tag are not.
         tags = dialect_of(connection).without_index(topics.c.ontology_tag)
         query = (
