@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 PORT    ?= 6726
 UI_PORT ?= 3000
 
+# Tests run side by side in this many processes.
+WORKERS ?= auto
+
 .DEFAULT_GOAL := help
 
 help: ## Show what each target does
@@ -26,8 +29,8 @@ install: $(VENV)/.installed ## Create .venv with the locked dependencies
 demo: install ## Start gateway and Dagster UI, ingest a recording, read it back; ONCE=1 stops afterwards
 	@$(BIN)/python -m demo.run_demo --port $(PORT) --ui-port $(UI_PORT) $(if $(ONCE),--once)
 
-test: install ## Run every test, on SQLite and PostgreSQL (ARGS="-k name" selects)
-	@$(BIN)/python -m pytest $(ARGS)
+test: install ## Run every test, on SQLite and PostgreSQL (ARGS="-k name" selects, WORKERS=0 runs in one process)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: install ## Check style and types
 	@$(BIN)/ruff format --check .

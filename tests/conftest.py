@@ -11,6 +11,20 @@ from tests.postgres_server import fresh_database, postgres_server
 
 _numbers = itertools.count()
 
+# Tests behind these markers share a server that is dear to start: one worker runs them all.
+SHARED_SERVERS = ("spark", "trino", "browser")
+# What takes longest starts first, so that no worker is left with it alone at the end.
+STARTED_FIRST = ("spark", "trino", "browser", "slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order and group the tests for several workers."""
+    for item in items:
+        for server in SHARED_SERVERS:
+            if item.get_closest_marker(server):
+                item.add_marker(pytest.mark.xdist_group(server))
+    items.sort(key=lambda item: next((i for i, name in enumerate(STARTED_FIRST) if item.get_closest_marker(name)), 9))
+
 
 @pytest.fixture(scope="session")
 def postgres_host() -> Iterator[str]:
