@@ -94,6 +94,13 @@ class PermissionDeniedError(LakehouseError, Terminal):
         super().__init__(f"Unauthorized: {message}")
 
 
+class UnauthenticatedError(LakehouseError, Terminal):
+    """What the caller presents as a credential is none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Unauthenticated: {message}")
+
+
 class UnsupportedOperationError(LakehouseError, Terminal):
     """The protocol knows the operation, this server does not offer it."""
 

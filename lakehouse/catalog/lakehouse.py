@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from lakehouse.catalog.access.api_keys import ApiKeys
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
-from lakehouse.catalog.control_plane.migrate import migrate
+from lakehouse.catalog.control_plane.migrate import open_database
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables
 from lakehouse.catalog.maintenance.worker import MaintenanceWorker
@@ -40,6 +41,7 @@ class Lakehouse:
         system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
         recovery: Sessions that somebody began and did not end.
+        api_keys: Who may call a gateway that asks for keys.
         maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
             `maintenance.run_pending()`.
     """
@@ -67,6 +69,7 @@ class Lakehouse:
         self.recovery = Recovery(database, finalization, deletion)
         self.topics = Topics(database, self.tables, upload_resources, deletion)
         self.notifications = Notifications(database)
+        self.api_keys = ApiKeys(database)
         skip_index = SkipIndex(self.table_files)
         self.reader = TopicReader(
             database,
@@ -88,9 +91,8 @@ class Lakehouse:
             ConfigurationError: If a setting is wrong or the database is newer than this version.
             StorageError: If database or warehouse cannot be reached.
         """
-        database = Database(settings.database_url, settings.max_db_connections)
+        database = open_database(settings)
         try:
-            migrate(database)
             return cls(settings, database, Warehouse.open(settings))
         except BaseException:
             database.close()

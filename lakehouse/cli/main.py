@@ -7,7 +7,7 @@ import typer
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import cleanup, info, ingest, query, run, sequences
+from lakehouse.cli import api_key, cleanup, info, ingest, query, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run.run)
+app.add_typer(api_key.app, name="api-key")
 app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)

@@ -26,17 +26,21 @@ _log = logging.getLogger("lakehouse.run")
 def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    api_key: Annotated[
+        bool, typer.Option("--api-key", help="Ask every caller for an API key; see `lakehouse api-key`.")
+    ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="Form of the log lines.")] = LogFormat.PLAIN,
     log_level: Annotated[LogLevel, typer.Option(help="Least severe records to log.")] = LogLevel.INFO,
 ) -> None:
     """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C.
 
     Clients connect with the official SDK: `MosaicoClient.connect("127.0.0.1", 6726)`. To be reached from other
-    machines, listen on `--host 0.0.0.0`; everybody who reaches it may do everything, so only in a network you trust.
+    machines, listen on `--host 0.0.0.0`. Unless `--api-key` asks for keys, everybody who reaches it may do everything.
     Running calls get ten seconds to end when the gateway stops.
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from lakehouse.catalog.settings import Settings
+    from lakehouse.flight_gateway.authorizer import AllowAll, KeyRequired
     from lakehouse.flight_gateway.server import Gateway
 
     configure_logging(log_format, log_level)
@@ -45,9 +49,11 @@ def run(
     with _opened(settings) as lakehouse:
         if resumed := lakehouse.recovery.resume_all():
             _log.info("%d interrupted sessions were carried through", resumed)
-        gateway = Gateway(lakehouse, host, port)
+        gateway = Gateway(lakehouse, host, port, KeyRequired(lakehouse.api_keys) if api_key else AllowAll())
         gateway.start()
         lakehouse.maintenance.start()
+        if api_key and not lakehouse.api_keys.all():
+            _log.warning("there is no API key yet, so nobody can call: see `lakehouse api-key create`")
         _log.info(
             "lakehouse %s listens on %s; data in %s, database %s",
             __version__,

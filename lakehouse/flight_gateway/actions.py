@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lakehouse.catalog.access.permissions import Permission
 from lakehouse.catalog.errors import BadRequestError, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import SessionLocator
 from lakehouse.flight_gateway import payloads
-from lakehouse.flight_gateway.authorizer import Permission
 
 Response = dict[str, Any] | None
 

@@ -18,11 +18,13 @@ class RequestLog:
     Attributes:
         subject: What the request is about: the action, or the locator. Set while serving.
         rows: Rows received or sent.
+        caller: Who calls, once known: a key's fingerprint, never the key.
     """
 
     def __init__(self, rpc: str, peer: str) -> None:
         self.subject = ""
         self.rows = 0
+        self.caller = ""
         self._rpc = rpc
         self._peer = peer
         self._started = time.monotonic()
@@ -47,5 +49,6 @@ class RequestLog:
                 "duration_ms": milliseconds,
                 "rows": self.rows,
                 "peer": self._peer,
+                "caller": self.caller,
             },
         )

@@ -8,6 +8,8 @@ import grpc
 import pyarrow as pa
 from pyarrow import flight
 
+from lakehouse.catalog import audit
+from lakehouse.catalog.access.permissions import Permission
 from lakehouse.catalog.errors import (
     BadRequestError,
     NotFoundError,
@@ -21,7 +23,7 @@ from lakehouse.catalog.locators import SessionLocator, TopicLocator, parse_resou
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.flight_gateway import descriptions, payloads
 from lakehouse.flight_gateway.actions import ACTIONS, find_action
-from lakehouse.flight_gateway.authorizer import Authorizer, Permission
+from lakehouse.flight_gateway.authorizer import Authorizer
 from lakehouse.flight_gateway.errors import status_of, wire_text
 from lakehouse.flight_gateway.ipc_decoder import DecodedUpload
 from lakehouse.flight_gateway.ipc_encoder import BatchEncoder
@@ -68,19 +70,26 @@ class FlightService:
         with self._serving("DoAction", context) as log:
             message = _decoded(flight.Action, request)
             log.subject = name = message.type
-            self._authorize(ACTIONS[name].permission if name in ACTIONS else Permission.ANY, context)
-            for response in find_action(name).responses(self._lakehouse, message.body.to_pybytes()):
+            needed = ACTIONS[name].permission if name in ACTIONS else Permission.ANY
+            log.caller = self._authorize(needed, context)
+            # Not around the loop: between two messages a generator may continue in another context.
+            with audit.acting_as(log.caller):
+                responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes())
+            for response in responses:
                 yield flight.Result(payloads.envelope(name, response)).serialize()
 
     def do_put(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Returns only once the rows are durable, because the client takes the end of the RPC for the receipt."""
         with self._serving("DoPut", context) as log:
-            self._authorize(Permission.WRITE, context)
+            log.caller = self._authorize(Permission.WRITE, context)
             decoded = DecodedUpload(requests, self._lakehouse.settings.max_grpc_message_size)
             request = payloads.UploadRequest.parse(_command(decoded.descriptor))
             log.subject = str(request.locator)
             topics = self._lakehouse.topics
-            with topics.begin_upload(request.locator, request.topic_uuid, decoded.read_schema()) as upload:
+            with (
+                audit.acting_as(log.caller),
+                topics.begin_upload(request.locator, request.topic_uuid, decoded.read_schema()) as upload,
+            ):
                 for batch in decoded.batches():
                     upload.write(batch)
                     log.rows += batch.num_rows
@@ -92,7 +101,7 @@ class FlightService:
 
     def do_get(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._serving("DoGet", context) as log:
-            self._authorize(Permission.READ, context)
+            log.caller = self._authorize(Permission.READ, context)
             ticket = Ticket.from_bytes(_decoded(flight.Ticket, request).ticket)
             log.subject = str(ticket.locator)
             topic = self._lakehouse.topics.get(ticket.locator)
@@ -113,7 +122,7 @@ class FlightService:
 
     def get_flight_info(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         with self._serving("GetFlightInfo", context) as log:
-            self._authorize(Permission.READ, context)
+            log.caller = self._authorize(Permission.READ, context)
             resource_request = payloads.ResourceRequest.parse(_command(request))
             log.subject = resource_request.resource_locator
             resource = parse_resource(resource_request.resource_locator)
@@ -132,15 +141,15 @@ class FlightService:
 
     def get_schema(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         with self._serving("GetSchema", context) as log:
-            self._authorize(Permission.READ, context)
+            log.caller = self._authorize(Permission.READ, context)
             log.subject = payloads.ResourceRequest.parse(_command(request)).resource_locator
             topic = self._lakehouse.topics.get(TopicLocator.parse(log.subject))
             encoded: bytes = flight.SchemaResult(descriptions.stored_schema(topic)).serialize()
         return encoded
 
     def list_flights(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        with self._serving("ListFlights", context):
-            self._authorize(Permission.READ, context)
+        with self._serving("ListFlights", context) as log:
+            log.caller = self._authorize(Permission.READ, context)
             if read_criteria(request) not in (b"", b"/"):
                 raise BadRequestError("ListFlights accepts no criteria but an empty one or '/'")
             for name in self._lakehouse.sequences.names():
@@ -148,14 +157,14 @@ class FlightService:
 
     def _unsupported(self, rpc: str) -> Callable[..., None]:
         def refuse(request: object, context: grpc.ServicerContext) -> None:
-            with self._serving(rpc, context):
-                self._authorize(Permission.ANY, context)
+            with self._serving(rpc, context) as log:
+                log.caller = self._authorize(Permission.ANY, context)
                 raise UnsupportedOperationError(f"{rpc} is not supported by this server")
 
         return refuse
 
-    def _authorize(self, permission: Permission, context: grpc.ServicerContext) -> None:
-        self._authorizer.check(permission, dict(context.invocation_metadata()))
+    def _authorize(self, permission: Permission, context: grpc.ServicerContext) -> str:
+        return self._authorizer.check(permission, dict(context.invocation_metadata()))
 
     @contextmanager
     def _serving(self, rpc: str, context: grpc.ServicerContext) -> Iterator[RequestLog]:

@@ -12,8 +12,18 @@ from lakehouse.cli.main import app
 from tests.cli.conftest import Run
 from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
-COMMANDS = cast(click.Group, get_command(app)).commands
 
+def commands_of(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    """All commands by the words that call them, groups before what is in them."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[prefix + name] = command
+        if hasattr(command, "commands"):
+            found |= commands_of(cast(click.Group, command), f"{prefix}{name} ")
+    return found
+
+
+COMMANDS = commands_of(cast(click.Group, get_command(app)))
 
 PARAMETERS = [(name, parameter) for name, command in COMMANDS.items() for parameter in command.params]
 

@@ -45,13 +45,28 @@ class Status:
     text: str
 
 
+class _KeySender(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):
+    """Sends an API key with every call, as the SDK does."""
+
+    def __init__(self, api_key: str) -> None:
+        self._header = ("mosaico-api-key-token", api_key)
+
+    def _intercept(self, proceed: Any, details: Any, request: Any) -> Any:
+        return proceed(details._replace(metadata=[*(details.metadata or ()), self._header]), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _intercept
+
+
 class RawClient:
     """Speaks to the gateway in messages, so that tests see exact status codes and can send what no client would."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, api_key: str = "") -> None:
         self.port = port
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=unlimited)
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=unlimited)
+        self.channel = grpc.intercept_channel(channel, _KeySender(api_key)) if api_key else channel
 
     def close(self) -> None:
         self.channel.close()

@@ -11,10 +11,27 @@ from sqlalchemy import Connection, text
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import ConfigurationError
+from lakehouse.catalog.settings import Settings
 
 # Not Alembic's default name: Dagster may keep its own storage, also migrated by Alembic, in the same database.
 VERSION_TABLE = "lakehouse_schema_version"
 _MIGRATION_LOCK = 0x6D6F7361  # any constant that nobody else uses for a PostgreSQL advisory lock
+
+
+def open_database(settings: Settings) -> Database:
+    """Connect to the database of the settings and bring it to this version; the caller closes it.
+
+    Raises:
+        ConfigurationError: If a setting is wrong or the database was written by a newer version.
+        StorageError: If it cannot be reached.
+    """
+    database = Database(settings.database_url, settings.max_db_connections)
+    try:
+        migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def migrate(database: Database) -> None:

@@ -165,6 +165,19 @@ audit_log = Table(
     sqlite_autoincrement=True,
 )
 
+# Who may call the gateway. The secret of a key is nowhere: only its salted hash.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("fingerprint", String(8), primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("payload_hash", LargeBinary, nullable=False),
+    Column("permissions", String(64), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+    Column("expires_at_ns", BigInteger),
+)
+
 # Named leases: one owner at a time for work that must not run twice, taken over when the owner stops renewing.
 leases = Table(
     "leases",
