@@ -60,6 +60,16 @@ class Settings(BaseSettings):
     )
     store_access_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_ACCESS_KEY")
     store_secret_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_SECRET_KEY")
+    tls_cert_file: str = Field(
+        "",
+        validation_alias="MOSAICOD_TLS_CERT_FILE",
+        description="certificate and chain for `lakehouse run --tls`, PEM",
+    )
+    tls_private_key_file: str = Field(
+        "",
+        validation_alias="MOSAICOD_TLS_PRIVATE_KEY_FILE",
+        description="private key of that certificate, PEM without password",
+    )
 
     max_grpc_message_size: int = Field(
         50 * MIB,

@@ -1,5 +1,6 @@
 """`lakehouse run`: serve the lake over Arrow Flight until told to stop."""
 
+import ipaddress
 import logging
 import signal
 import threading
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # How long running calls may go on after the signal to stop; below the 30 s that orchestrators usually wait.
 GRACE_SECONDS = 10.0
+TLS_VARIABLES = "MOSAICOD_TLS_CERT_FILE and MOSAICOD_TLS_PRIVATE_KEY_FILE"
 
 _log = logging.getLogger("lakehouse.run")
 
@@ -26,6 +28,7 @@ _log = logging.getLogger("lakehouse.run")
 def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    tls: Annotated[bool, typer.Option("--tls", help=f"Encrypt, with the PEM files that {TLS_VARIABLES} name.")] = False,
     api_key: Annotated[
         bool, typer.Option("--api-key", help="Ask every caller for an API key; see `lakehouse api-key`.")
     ] = False,
@@ -42,6 +45,7 @@ def run(
     from lakehouse.catalog.settings import Settings
     from lakehouse.flight_gateway.authorizer import AllowAll, KeyRequired
     from lakehouse.flight_gateway.server import Gateway
+    from lakehouse.flight_gateway.tls import TlsFiles
 
     configure_logging(log_format, log_level)
     settings = Settings.load()
@@ -49,9 +53,12 @@ def run(
     with _opened(settings) as lakehouse:
         if resumed := lakehouse.recovery.resume_all():
             _log.info("%d interrupted sessions were carried through", resumed)
-        gateway = Gateway(lakehouse, host, port, KeyRequired(lakehouse.api_keys) if api_key else AllowAll())
+        authorizer = KeyRequired(lakehouse.api_keys) if api_key else AllowAll()
+        gateway = Gateway(lakehouse, host, port, authorizer, tls=TlsFiles.of_settings(settings) if tls else None)
         gateway.start()
         lakehouse.maintenance.start()
+        if api_key and not tls and not _is_loopback(host):
+            _log.warning("keys and data travel unencrypted: add --tls, or a proxy that encrypts")
         if api_key and not lakehouse.api_keys.all():
             _log.warning("there is no API key yet, so nobody can call: see `lakehouse api-key create`")
         _log.info(
@@ -77,6 +84,13 @@ def _opened(settings: "Settings") -> "Lakehouse":
             f"the lake cannot be opened: {error.message} (database {_database_name(settings)}, "
             f"warehouse {settings.warehouse_uri})"
         ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _database_name(settings: "Settings") -> str:

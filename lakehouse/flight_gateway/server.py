@@ -14,6 +14,7 @@ from lakehouse.flight_gateway.authorizer import AllowAll, Authorizer
 from lakehouse.flight_gateway.memory import MemoryReturner
 from lakehouse.flight_gateway.service import FlightService
 from lakehouse.flight_gateway.thread_pool import ServingThreads
+from lakehouse.flight_gateway.tls import RenewedCredentials, TlsFiles
 
 # Clients keep one DoPut open per topic, so hundreds of idle calls are normal. Calls beyond this number are refused.
 MAX_CONCURRENT_CALLS = 2048
@@ -29,6 +30,7 @@ class Gateway:
         port: Port to listen on; 0 picks a free one.
         authorizer: Decides on every call; by default everybody may do everything.
         body_compression: `lz4` or `zstd` to compress the rows of DoGet, or None. Every Arrow client decodes both.
+        tls: Certificate and key to encrypt with; None for plain connections.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Gateway:
         port: int = DEFAULT_PORT,
         authorizer: Authorizer | None = None,
         body_compression: str | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
+        self._credentials = None if tls is None else RenewedCredentials(tls).for_server()
         self._host = host
         self._port = port
         self._memory = MemoryReturner()
@@ -54,7 +58,8 @@ class Gateway:
     @property
     def uri(self) -> str:
         """Where clients connect to, once started."""
-        return f"grpc://{self._bracketed_host}:{self._port}"
+        scheme = "grpc" if self._credentials is None else "grpc+tls"
+        return f"{scheme}://{self._bracketed_host}:{self._port}"
 
     @property
     def _bracketed_host(self) -> str:
@@ -70,8 +75,12 @@ class Gateway:
             ConfigurationError: If the address cannot be listened on.
         """
         _check_address(self._host, self._port)
+        address = f"{self._bracketed_host}:{self._port}"
         try:
-            self._port = self._server.add_insecure_port(f"{self._bracketed_host}:{self._port}")
+            if self._credentials is None:
+                self._port = self._server.add_insecure_port(address)
+            else:
+                self._port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise ConfigurationError(f"cannot listen on host {self._host}, port {self._port}") from None
         self._memory.start()
