@@ -316,6 +316,7 @@ class Committer:
             base,
             FileChange(
                 add=[entry.to_iceberg() for change in changes for entry in change.add],
+                element_bounds={entry.path: entry.element_bounds for change in changes for entry in change.add},
                 delete_sequences=frozenset(
                     change.delete_sequence for change in changes if change.delete_sequence is not None
                 ),

@@ -94,9 +94,12 @@ class Decoder:
         return self.blob() if self.is_present() else None
 
 
-def encode_header(metadata: Mapping[str, str]) -> bytes:
+def encode_header(metadata: Mapping[str, str | bytes]) -> bytes:
     """An object container file's header up to, but not including, the sync marker."""
-    items = b"".join(encode_text(key) + encode_text(value) for key, value in metadata.items())
+    items = b"".join(
+        encode_text(key) + (encode_text(value) if isinstance(value, str) else encode_bytes(value))
+        for key, value in metadata.items()
+    )
     return MAGIC + encode_long(len(metadata)) + items + b"\x00"
 
 

@@ -38,7 +38,7 @@ class DataFileEntry:
         column_sizes: Compressed bytes by field id.
         value_counts, null_value_counts, nan_value_counts: By field id, as Iceberg counts them.
         lower_bounds, upper_bounds: Iceberg single-value serialization by field id.
-        element_bounds: Bounds of elements of lists and maps by field id; not part of Iceberg's manifests.
+        element_bounds: Bounds of elements of lists and maps by field id; no part of the file's manifest entry.
         split_offsets: Where row groups start.
     """
 

@@ -20,6 +20,7 @@ from pyiceberg.types import NestedField, StructType
 from pyiceberg.utils.schema_conversion import AvroSchemaConversion
 
 from lakehouse.catalog.iceberg.avro_encoding import ContainerFile
+from lakehouse.catalog.iceberg.element_records import HEADER_KEY
 from lakehouse.catalog.iceberg.manifest_frames import FieldMap, ManifestFrame
 
 # Field ids: Iceberg spec, "Manifests" and "Data File Fields".
@@ -162,6 +163,7 @@ def decode_frame(
         value_counts=maps[_VALUE_COUNTS].freeze(pa.int64()),
         null_counts=maps[_NULL_COUNTS].freeze(pa.int64()),
         nan_counts=maps[_NAN_COUNTS].freeze(pa.int64()),
+        elements=container.metadata.get(HEADER_KEY, b""),
     )
 
 

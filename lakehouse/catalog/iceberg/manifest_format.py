@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,18 +35,21 @@ class ManifestFormat:
             schema_name="manifest_entry",
         )
         self.avro_schema = json.dumps(avro_schema)
-        self.header = encode_header(
-            {
-                "schema": schema_json,
-                "schema-id": str(schema.schema_id),
-                "partition-spec": json.dumps([field.model_dump(by_alias=True, mode="json") for field in spec.fields]),
-                "partition-spec-id": str(spec.spec_id),
-                "format-version": "2",
-                "content": "data",
-                "avro.codec": "deflate",
-                "avro.schema": self.avro_schema,
-            }
-        )
+        self._metadata = {
+            "schema": schema_json,
+            "schema-id": str(schema.schema_id),
+            "partition-spec": json.dumps([field.model_dump(by_alias=True, mode="json") for field in spec.fields]),
+            "partition-spec-id": str(spec.spec_id),
+            "format-version": "2",
+            "content": "data",
+            "avro.codec": "deflate",
+            "avro.schema": self.avro_schema,
+        }
+        self._header = encode_header(self._metadata)
+
+    def header(self, more: Mapping[str, bytes] | None = None) -> bytes:
+        """The header of a manifest up to its sync marker, with metadata that is not of the format."""
+        return encode_header({**self._metadata, **more}) if more else self._header
 
     def encode_partition(self, values: Sequence[Any]) -> bytes:
         parts = []

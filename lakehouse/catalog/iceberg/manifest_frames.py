@@ -59,6 +59,8 @@ class ManifestFrame:
         file_sizes: Bytes.
         formats: Upper-case names of file formats.
         lower_bounds, upper_bounds, value_counts, null_counts, nan_counts: By field id.
+        elements: Bounds of elements of lists and maps as the manifest carries them, empty if it does not; decoded by
+            `element_records.decode_records`.
     """
 
     paths: pa.Array
@@ -74,18 +76,23 @@ class ManifestFrame:
     value_counts: FieldMap
     null_counts: FieldMap
     nan_counts: FieldMap
+    elements: bytes = b""
     _long_bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
+    def metrics(self) -> tuple[FieldMap, FieldMap, FieldMap, FieldMap, FieldMap]:
+        """Lower and upper bounds; counts of values, nulls and NaNs."""
+        return self.lower_bounds, self.upper_bounds, self.value_counts, self.null_counts, self.nan_counts
+
+    @property
     def nbytes(self) -> int:
         """Size in memory, for the bound of a cache."""
         arrays = (self.paths, self.sequences, self.days, self.formats)
         vectors = (self.sequence_numbers, self.contents, self.record_counts, self.file_sizes)
-        maps = (self.lower_bounds, self.upper_bounds, self.value_counts, self.null_counts, self.nan_counts)
-        return sum(each.nbytes for each in (*arrays, *vectors, *maps))
+        return sum(each.nbytes for each in (*arrays, *vectors, *self.metrics)) + len(self.elements)
 
     def long_bounds(self, field_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of a `long` field as int64; the widest possible where a file has none."""

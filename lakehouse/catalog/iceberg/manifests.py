@@ -32,6 +32,7 @@ from lakehouse.catalog.iceberg.avro_encoding import (
     encode_text,
     new_sync_marker,
 )
+from lakehouse.catalog.iceberg.element_records import HEADER_KEY, ElementReference, decode_records, gather
 from lakehouse.catalog.iceberg.manifest_format import ManifestFormat
 from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, FieldSummary, ManifestRecord, MemoryFile
 
@@ -46,6 +47,7 @@ class Entry:
     Attributes:
         data_file: The encoded `data_file` record.
         partition: Decoded partition values, in the order of the partition spec.
+        elements: Where the bounds of elements of its lists and maps are recorded; None if they are not.
     """
 
     status: int
@@ -57,6 +59,7 @@ class Entry:
     path: str
     record_count: int
     file_size: int
+    elements: ElementReference | None = None
 
     def as_existing(self) -> "Entry":
         return replace(self, status=EXISTING)
@@ -65,7 +68,9 @@ class Entry:
         return replace(self, status=DELETED, snapshot_id=snapshot_id)
 
 
-def added_entry(form: ManifestFormat, data_file: DataFile, snapshot_id: int) -> Entry:
+def added_entry(
+    form: ManifestFormat, data_file: DataFile, snapshot_id: int, elements: ElementReference | None = None
+) -> Entry:
     """The entry of a file that `snapshot_id` adds; its sequence numbers are inherited when it is committed."""
     partition = tuple(data_file.partition[i] for i in range(len(form.partition_types)))
     encoded = _encode_data_file(form, data_file, partition)
@@ -79,6 +84,7 @@ def added_entry(form: ManifestFormat, data_file: DataFile, snapshot_id: int) -> 
         data_file.file_path,
         data_file.record_count,
         data_file.file_size_in_bytes,
+        elements,
     )
 
 
@@ -143,8 +149,9 @@ def encode_manifest(
         snapshot_id: Snapshot that writes the manifest.
         sequence_number: Sequence number of that snapshot.
     """
+    entries = list(entries)
     sync = new_sync_marker()
-    parts = [form.header, sync]
+    parts = [form.header(_element_metadata(entries)), sync]
     files, rows = [0, 0, 0], [0, 0, 0]
     min_sequence_number = sequence_number
     partitions: set[tuple[Any, ...]] = set()
@@ -181,6 +188,12 @@ def encode_manifest(
     return data, record
 
 
+def _element_metadata(entries: Iterable[Entry]) -> dict[str, bytes]:
+    live = [entry for entry in entries if entry.status != DELETED]
+    records = gather(entry.elements for entry in live)
+    return {} if records is None else {HEADER_KEY: records.encode([entry.path for entry in live])}
+
+
 def _summarize(kinds: Sequence[PrimitiveType], partitions: set[tuple[Any, ...]]) -> tuple[FieldSummary, ...]:
     summaries = []
     for index, kind in enumerate(kinds):
@@ -200,6 +213,19 @@ def _summarize(kinds: Sequence[PrimitiveType], partitions: set[tuple[Any, ...]])
 def decode_manifest(form: ManifestFormat, data: bytes, record: ManifestRecord) -> list[Entry]:
     """All entries of a data manifest, deleted ones included, sequence numbers and snapshot ids inherited."""
     container = ContainerFile(data)
+    return _with_elements(_decode_entries(form, container, data, record), container)
+
+
+def _with_elements(entries: list[Entry], container: ContainerFile) -> list[Entry]:
+    live = [number for number, entry in enumerate(entries) if entry.status != DELETED]
+    records = decode_records(container.metadata.get(HEADER_KEY), [entries[number].path for number in live])
+    if records is not None:
+        for position, number in enumerate(live):
+            entries[number] = replace(entries[number], elements=ElementReference(records, position))
+    return entries
+
+
+def _decode_entries(form: ManifestFormat, container: ContainerFile, data: bytes, record: ManifestRecord) -> list[Entry]:
     carries_over = (
         form.decodes_partitions
         and container.codec in ("null", "deflate")

@@ -9,6 +9,8 @@ from pyiceberg.manifest import DataFile
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.errors import StateError, quoted
+from lakehouse.catalog.iceberg.bounds import ElementBounds
+from lakehouse.catalog.iceberg.element_records import ElementRecords, ElementReference
 from lakehouse.catalog.iceberg.manifest_lists import (
     DATA_CONTENT,
     ManifestRecord,
@@ -37,6 +39,7 @@ class FileChange:
 
     Attributes:
         add: New data files, of the partition spec the table was created with.
+        element_bounds: Bounds of elements of their lists and maps by path, then by field id.
         delete_sequences: All files of these partitions are removed.
         delete_paths: These files are removed.
         summary: Entries for the snapshot summary.
@@ -44,6 +47,7 @@ class FileChange:
     """
 
     add: Sequence[DataFile] = ()
+    element_bounds: Mapping[str, Mapping[int, ElementBounds]] = field(default_factory=dict)
     delete_sequences: frozenset[str] = frozenset()
     delete_paths: frozenset[str] = frozenset()
     summary: Mapping[str, str] = field(default_factory=dict)
@@ -117,7 +121,7 @@ class SnapshotBuilder:
     def stage(self, change: FileChange) -> StagedTable | None:
         added, removed = _Totals(), _Totals()
         kept = self._without(change, removed)
-        records = [*self._appended(change.add, added), *kept]
+        records = [*self._appended(change, added), *kept]
         if not added.files and not removed.files:
             return None
         snapshot, list_location = self._snapshot(change, added, removed)
@@ -139,11 +143,15 @@ class SnapshotBuilder:
         snapshot, list_location = self._snapshot(FileChange(summary=summary, operation="replace"), _Totals(), _Totals())
         return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept])
 
-    def _appended(self, data_files: Sequence[DataFile], added: _Totals) -> list[ManifestRecord]:
-        if not data_files:
+    def _appended(self, change: FileChange, added: _Totals) -> list[ManifestRecord]:
+        if not change.add:
             return []
         form = self._base.manifest_format(TOPIC_SPEC_ID)
-        entries = [added_entry(form, data_file, self._snapshot_id) for data_file in data_files]
+        elements = ElementRecords.of([change.element_bounds.get(each.file_path, {}) for each in change.add])
+        entries = [
+            added_entry(form, data_file, self._snapshot_id, ElementReference(elements, number))
+            for number, data_file in enumerate(change.add)
+        ]
         for entry in entries:
             added.count(entry)
             self._partitions.add(entry.partition)

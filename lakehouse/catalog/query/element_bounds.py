@@ -1,7 +1,7 @@
-"""Bounds of list elements and map values of published files, learned from the footers of files once opened.
+"""Bounds of list elements and map values of files that other engines wrote, learned from footers once they were opened.
 
-Iceberg manifests have no place for them that other engines would not misread. A data file never changes, so what its
-footer said holds for ever; a file never opened so far has no bounds here and is not excluded.
+Manifests of our own carry such bounds (`iceberg/element_records.py`), those of other engines do not. A data file never
+changes, so what its footer said holds for ever; a file never opened so far has no bounds here and is not excluded.
 """
 
 from collections.abc import Sequence

@@ -11,9 +11,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from lakehouse.catalog.bounded_cache import BoundedCache
+from lakehouse.catalog.iceberg.element_records import decode_records
 from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
 from lakehouse.catalog.iceberg.manifest_lists import partition_may_contain
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
@@ -38,11 +40,13 @@ class TableState:
     Attributes:
         manifests: Manifests of data files.
         field_ids: Field id of each leaf.
+        repeated: Those of leaves inside lists and maps.
         has_row_deletes: Whether another engine deleted single rows.
     """
 
     manifests: tuple[IndexedManifest, ...]
     field_ids: Mapping[LeafPath, int]
+    repeated: frozenset[int]
     has_row_deletes: bool
 
 
@@ -204,10 +208,11 @@ class FileIndex:
 
     def _load_table(self, location: str) -> TableState:
         document = self._skip_index.document(location)
-        schema = document.schema
+        leaves = _leaf_ids(document.schema.fields, ())
         return TableState(
             tuple(self._skip_index.manifests(document)),
-            dict(_leaf_ids(schema.fields, ())),
+            {path: field_id for path, field_id, _ in leaves},
+            frozenset(field_id for _, field_id, is_repeated in leaves if is_repeated),
             bool(self._skip_index.manifests(document, DELETE_CONTENT)),
         )
 
@@ -219,7 +224,7 @@ class FileIndex:
         for path, kind in leaves:
             field_id = table.field_ids.get(path)
             if field_id is not None:
-                self._manifest_bounds(manifest, field_id, kind)
+                self._manifest_bounds(table, manifest, field_id, kind)
         return listed
 
     def _join(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
@@ -229,20 +234,19 @@ class FileIndex:
             if field_id is None:
                 parts.append(LeafBounds.unknown(kind, len(listed)))
             else:
-                parts.append(self._manifest_bounds(manifest, field_id, kind))
+                parts.append(self._manifest_bounds(files.tables[table], manifest, field_id, kind))
         return LeafBounds.joined(parts) if parts else LeafBounds.unknown(kind, 0)
 
-    def _manifest_bounds(self, manifest: IndexedManifest, field_id: int, kind: pa.DataType) -> LeafBounds:
+    def _manifest_bounds(
+        self, table: TableState, manifest: IndexedManifest, field_id: int, kind: pa.DataType
+    ) -> LeafBounds:
         def load() -> LeafBounds:
             frame = self._skip_index.frame(manifest)
-            return LeafBounds.decode(
-                kind,
-                frame.lower_bounds.column(field_id),
-                frame.upper_bounds.column(field_id),
-                frame.value_counts.column(field_id),
-                frame.null_counts.column(field_id),
-                frame.nan_counts.column(field_id),
-            )
+            columns = [known.column(field_id) for known in frame.metrics]
+            records = decode_records(frame.elements, frame.paths.to_pylist()) if field_id in table.repeated else None
+            if records is not None:
+                columns = list(map(pc.coalesce, records.columns(field_id, len(frame)), columns))
+            return LeafBounds.decode(kind, *columns)
 
         return self._bounds.get((manifest.record.path, field_id, str(kind)), load)
 
@@ -252,18 +256,24 @@ def _may_contain(manifest: IndexedManifest, sequences: Sequence[bytes]) -> bool:
     return position is None or any(partition_may_contain(manifest.record, position, name) for name in sequences)
 
 
-def _leaf_ids(fields: Sequence[NestedField], parent: LeafPath) -> list[tuple[LeafPath, int]]:
-    return [leaf for field in fields for leaf in _leaves(field.field_id, field.field_type, (*parent, field.name))]
+def _leaf_ids(
+    fields: Sequence[NestedField], parent: LeafPath, is_repeated: bool = False
+) -> list[tuple[LeafPath, int, bool]]:
+    return [
+        leaf
+        for field in fields
+        for leaf in _leaves(field.field_id, field.field_type, (*parent, field.name), is_repeated)
+    ]
 
 
-def _leaves(field_id: int, kind: IcebergType, path: LeafPath) -> list[tuple[LeafPath, int]]:
+def _leaves(field_id: int, kind: IcebergType, path: LeafPath, is_repeated: bool) -> list[tuple[LeafPath, int, bool]]:
     if isinstance(kind, StructType):
-        return _leaf_ids(kind.fields, path)
+        return _leaf_ids(kind.fields, path, is_repeated)
     if isinstance(kind, ListType):
-        return _leaves(kind.element_id, kind.element_type, (*path, ELEMENT))
+        return _leaves(kind.element_id, kind.element_type, (*path, ELEMENT), True)
     if isinstance(kind, MapType):
         return [
-            *_leaves(kind.key_id, kind.key_type, (*path, KEY)),
-            *_leaves(kind.value_id, kind.value_type, (*path, VALUE)),
+            *_leaves(kind.key_id, kind.key_type, (*path, KEY), True),
+            *_leaves(kind.value_id, kind.value_type, (*path, VALUE), True),
         ]
-    return [(path, field_id)]
+    return [(path, field_id, is_repeated)]

@@ -155,15 +155,27 @@ class TestWhatIsOpened:
             assert lake.search().matching(topics, [condition], explanation=explanation) == {topics[2].id: None}
             assert (explanation.files_opened, explanation.files_excluded.total()) == (1, 2)
 
-    def test_elements_of_lists_exclude_published_files_once_opened(self, lake: SearchedLake) -> None:
+    def test_elements_of_lists_exclude_published_files_never_opened(self, lake: SearchedLake) -> None:
         topics = [lake.store({"lidar": readings(100.0 * n)}, tag="Scan")["lidar"] for n in range(6)]
-        search = lake.search()
+        search, explanation = lake.search(), Explanation()
+        conditions = [asked("Scan.ranges[?]", "$gt", 500)]
+        assert search.matching(topics, conditions, explanation=explanation) == {topics[5].id: None}
+        assert explanation.files_excluded == {"Scan.ranges[?] $gt 500": 5}
+        assert (explanation.files_opened, explanation.row_groups_excluded.total()) == (1, 0)
+        assert search.matching(topics, [asked("Scan.ranges[?]", "$gt", 400)]).keys() == {topics[4].id, topics[5].id}
+        assert search.audit(topics, conditions) == []
+
+    def test_elements_of_lists_exclude_files_of_earlier_releases_once_opened(
+        self, lake: SearchedLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as earlier_release:
+            earlier_release.setattr("lakehouse.catalog.iceberg.manifests.gather", lambda _references: None)
+            topics = [lake.store({"lidar": readings(100.0 * n)}, tag="Old")["lidar"] for n in range(6)]
+        search, conditions = lake.search(), [asked("Old.ranges[?]", "$gt", 500)]
         for opened, groups in ((6, 5), (1, 0)):
             explanation = Explanation()
-            conditions = [asked("Scan.ranges[?]", "$gt", 500)]
             assert search.matching(topics, conditions, explanation=explanation) == {topics[5].id: None}
             assert (explanation.files_opened, explanation.row_groups_excluded.total()) == (opened, groups)
-        assert search.matching(topics, [asked("Scan.ranges[?]", "$gt", 400)]).keys() == {topics[4].id, topics[5].id}
         assert search.audit(topics, conditions) == []
 
     def test_row_groups_that_statistics_exclude_are_not_read(self, tmp_path: Path) -> None:
