@@ -11,16 +11,7 @@ from demo.services import HOST, DemoError
 
 REPOSITORY = "__repository__"
 LOCATION = "lakehouse"
-JOB = "ingest_recording"
-
-_ADD_PARTITION = """
-mutation AddPartition($selector: RepositorySelector!, $definition: String!, $key: String!) {
-  addDynamicPartition(repositorySelector: $selector, partitionsDefName: $definition, partitionKey: $key) {
-    __typename
-    ... on PythonError { message }
-  }
-}
-"""
+JOB = "ingest_recordings"
 
 _LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
 
@@ -42,21 +33,13 @@ class DagsterInstance:
         entries = answer["workspaceOrError"].get("locationEntries", [])
         return any(entry["name"] == LOCATION and entry["loadStatus"] == "LOADED" for entry in entries)
 
-    def launch_ingestion(self, recording: Path, sequence: str) -> str:
+    def launch_ingestion(self, recording: Path) -> str:
         """Launch the ingestion of one recording; returns the run id."""
-        client = self._connected()
-        selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
-        added = client._execute(_ADD_PARTITION, {"selector": selector, "definition": "sequences", "key": sequence})[
-            "addDynamicPartition"
-        ]
-        if added["__typename"] not in ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError"):
-            raise DemoError(f"Dagster refused the partition: {added.get('message', added['__typename'])}")
-        return client.submit_job_execution(
+        return self._connected().submit_job_execution(
             JOB,
             repository_location_name=LOCATION,
             repository_name=REPOSITORY,
-            run_config={"ops": {"sequences": {"config": {"path": str(recording)}}}},
-            tags={"dagster/partition": sequence},
+            run_config={"ops": {"ingestion": {"config": {"recordings": [str(recording)]}}}},
         )
 
     def wait_for(self, run_id: str, on_status: Callable[[str], None], timeout_s: float = 300.0) -> None:

@@ -79,7 +79,7 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
         services.wait_until("dagster", dagster.is_ready)
         progress.update(task, description=f"Dagster UI on http://{HOST}:{arguments.ui_port}", total=1, completed=1)
         task = progress.add_task("ingesting", total=None)
-        run_id = dagster.launch_ingestion(RECORDING, sequence)
+        run_id = dagster.launch_ingestion(RECORDING)
         dagster.wait_for(
             run_id,
             lambda status: progress.update(

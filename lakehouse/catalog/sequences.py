@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.metadata_index import index_sequence_metadata
+from lakehouse.catalog.control_plane.metadata_lookup import sequences_with
 from lakehouse.catalog.control_plane.rows import (
     find_sequence,
     select_sessions,
@@ -77,6 +78,11 @@ class Sequences:
         """The names of all sequences, sorted by code point."""
         with self._database.snapshot() as connection:
             return sorted(connection.scalars(select(sequences.c.name)))
+
+    def with_metadata(self, path: str, value: str) -> list[SequenceRecord]:
+        """The sequences whose user metadata has this text at this path (`a.b[0]`), in creation order."""
+        with self._database.snapshot() as connection:
+            return sequences_with(connection, path, value)
 
     def describe(self, name: str) -> SequenceDescription:
         """The sequence with its sessions and topics, as of one moment.

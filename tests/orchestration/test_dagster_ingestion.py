@@ -12,7 +12,7 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.ingestion import assets
-from lakehouse.orchestration.defs.ingestion.sensors import MAX_RUNS_PER_TICK, drop_folder_sensor
+from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
 from lakehouse.orchestration.resources import LakehouseResource
 from tests.orchestration.recordings.recording_files import SHARED
 
@@ -45,19 +45,18 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorRe
 
 
 def launch(instance: dg.DagsterInstance, tick_result: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
-    """Do what the daemon does with a tick: add the partitions, launch the runs."""
-    for request in tick_result.dynamic_partitions_requests or []:
-        instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
-    job = defs.resolve_job_def("ingest_recording")
+    """Launch the runs that a tick asks for, as the daemon does."""
+    job = defs.resolve_job_def("ingest_recordings")
     return [
-        job.execute_in_process(
-            run_config=request.run_config,
-            partition_key=request.partition_key,
-            instance=instance,
-            raise_on_error=False,
-        )
+        job.execute_in_process(run_config=request.run_config, instance=instance, raise_on_error=False)
         for request in tick_result.run_requests or []
     ]
+
+
+def recordings_of(tick_result: dg.SensorResult) -> list[str]:
+    """Names of the recordings that a tick asks for."""
+    configs = [request.run_config["ops"]["ingestion"]["config"] for request in tick_result.run_requests or []]
+    return [Path(location).name for config in configs for location in config["recordings"]]
 
 
 def rows_in_lake(sequence: str) -> int:
@@ -67,8 +66,11 @@ def rows_in_lake(sequence: str) -> int:
     return sum(topic.row_count for topic in description.topics if not topic.locator.path.startswith("recording/"))
 
 
-def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node("sequences")
+def metadata_of(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> dict[str, Any]:
+    """The metadata of the latest materialization."""
+    filters = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
+    event = instance.fetch_materializations(filters, limit=1).records[0].asset_materialization
+    assert event is not None
     return {key: getattr(value, "md_str", value.value) for key, value in event.metadata.items()}
 
 
@@ -80,7 +82,7 @@ def test_a_dropped_recording_becomes_a_sequence_and_moves_aside(home: Path, inst
     assert not (home / "drop" / RECORDING.name).exists()
     assert (home / "drop" / "ingested" / RECORDING.name).exists()
     assert instance.get_dynamic_partitions("sequences") == ["city_drive"]
-    metadata = metadata_of(result)
+    metadata = metadata_of(instance, "uploaded_sessions", "city_drive")
     assert metadata["dagster/row_count"] == ROWS
     assert metadata["undecoded_messages"] == 0
     assert metadata["recorded_from"] < metadata["recorded_to"]
@@ -98,9 +100,9 @@ def test_a_broken_recording_is_rejected_with_a_reason_and_the_next_one_goes_in(
 ) -> None:
     (home / "drop" / "broken.mcap").write_bytes(RECORDING.read_bytes()[:100])
     shutil.copy(RECORDING, home / "drop")
-    broken, good = launch(instance, tick(instance))
-    assert not broken.success
-    assert good.success
+    (result,) = launch(instance, tick(instance))
+    assert result.success, "one bad recording is no failure of its batch"
+    assert "broken.mcap" in metadata_of(instance, "quarantined_recordings")["recording"]
     assert (home / "drop" / "rejected" / "broken.mcap").exists()
     reason = (home / "drop" / "rejected" / "broken.mcap.reason.txt").read_text()
     assert "broken.mcap" in reason or "recording" in reason
@@ -115,12 +117,11 @@ def test_broken_recordings_are_moved_aside_with_a_reason_and_the_sensor_goes_on(
     for path in HOSTILE.iterdir():
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, home / "drop" / path.name)
     shutil.copy(RECORDING, home / "drop")
-    results = launch(instance, tick(instance))
-    assert len(results) == len(list(HOSTILE.iterdir())) + 1
+    (result,) = launch(instance, tick(instance))
+    assert result.success
     reasons = {path.name: path.read_text() for path in (home / "drop" / "rejected").glob("*.reason.txt")}
     assert set(reasons) == {f"{name}.reason.txt" for name in ("invalid.bag", "rosrecord_v1_2.bag", "wrong_rmw_test")}
     assert all(len(reason) < 1000 and str(home) not in reason for reason in reasons.values())
-    assert sum(not result.success for result in results) == len(reasons)
     assert {path.name for path in (home / "drop").iterdir()} == {"ingested", "rejected"}
     with Lakehouse.open(Settings.load()) as lake:
         assert lake.sequences.names() == [
@@ -139,19 +140,18 @@ def test_a_damaged_recording_goes_in_as_far_as_it_can_be_read_and_says_so(
     (home / "drop" / "cut.mcap").write_bytes(whole[: len(whole) // 2])
     (result,) = launch(instance, tick(instance))
     assert result.success
-    assert "breaks off" in metadata_of(result)["missing"]
+    assert "breaks off" in metadata_of(instance, "uploaded_sessions", "cut")["missing"]
 
 
 def test_recordings_whose_runs_do_not_end_do_not_block_the_ones_behind_them(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
-    for number in range(MAX_RUNS_PER_TICK):
+    for number in range(20):
         (home / "drop" / f"a{number:02}.mcap").write_bytes(b"never mind")
     first = tick(instance)
-    assert len(first.run_requests or []) == MAX_RUNS_PER_TICK
+    assert len(recordings_of(first)) == 20
     _write_other_recording(home / "drop" / "b.mcap")
-    (request,) = tick(instance, first.cursor).run_requests or []
-    assert request.partition_key == "b"
+    assert recordings_of(tick(instance, first.cursor)) == ["b.mcap"]
 
 
 def test_a_recording_is_not_rejected_for_a_fault_of_the_database(
@@ -208,7 +208,8 @@ def test_the_job_for_explicit_files_ingests_all_it_can(home: Path, instance: dg.
         instance=instance,
         raise_on_error=False,
     )
-    assert not result.success
+    assert result.success
+    assert "missing.mcap" in metadata_of(instance, "quarantined_recordings")["recording"]
     assert rows_in_lake("city_drive") == ROWS
     assert RECORDING.exists(), "a recording outside the drop folder stays where it is"
     assert instance.get_dynamic_partitions("sequences") == ["city_drive"]
@@ -216,9 +217,11 @@ def test_the_job_for_explicit_files_ingests_all_it_can(home: Path, instance: dg.
 
 def test_the_code_location_loads_with_all_its_objects() -> None:
     repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs()} >= {"ingest_recording", "ingest_files"}
+    assert {job.name for job in repository.get_all_jobs()} >= {"ingest_recordings", "ingest_files"}
     assert [sensor.name for sensor in repository.sensor_defs] == ["drop_folder_sensor"]
-    assert [key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()] == ["sequences"]
+    assert {"recordings", "uploaded_sessions", "sequences"} <= {
+        key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()
+    }
 
 
 def _write_other_recording(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What can be wrong with a recording."""
 
-from lakehouse.catalog.errors import LakehouseError, Terminal, quoted
+from lakehouse.catalog.errors import AlreadyExistsError, LakehouseError, Terminal, Transient, quoted
 
 
 class RecordingError(LakehouseError, Terminal):
@@ -22,6 +22,27 @@ class UnsupportedRecordingError(RecordingError):
 
 class EmptyRecordingError(RecordingError):
     """No message of the recording can be stored, or it has none of the topics asked for."""
+
+
+class ChangedRecordingError(AlreadyExistsError):
+    """The name of the sequence is taken by other content, perhaps an earlier one of the same file."""
+
+    def __init__(self, sequence: str, name: str, *, same_file: bool) -> None:
+        self.name = name
+        self.same_file = same_file
+        what = f"the content of {quoted(name)} has changed since" if same_file else "it holds something else"
+        LakehouseError.__init__(
+            self,
+            f"sequence {quoted(sequence)} already exists: {what}; "
+            "give another name, or delete the sequence and ingest again",
+        )
+
+
+class IngestionRunningError(LakehouseError, Transient):
+    """Another process ingests a recording of the same content, or was killed doing so a few minutes ago."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Recording {quoted(name)}: another process is ingesting the same content; try again later")
 
 
 class MessageDefinitionError(LakehouseError, Terminal):

@@ -17,6 +17,8 @@ from lakehouse.orchestration.recordings.naming import metadata_key_of
 from lakehouse.orchestration.recordings.recording import Channel, Recording, SourceFile
 
 RECORDING_KEY = "recording"
+CONTENT_HASH_PATH = f"{RECORDING_KEY}.content_sha256"
+"""Where the metadata of a sequence has the content hash."""
 DECODER_PACKAGE = "mosaico-lakehouse"
 
 

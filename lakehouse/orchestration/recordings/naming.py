@@ -22,9 +22,9 @@ RAW_TAG = "Raw"
 """Tag of topics whose messages are kept as they are, because nothing here can decode them."""
 
 
-def sequence_name_of(path: Path) -> str:
+def sequence_name_of(path: Path | str) -> str:
     """The sequence a recording becomes: its file or directory name without ending, other characters as `_`."""
-    name = path.name
+    name = Path(path).name
     while Path(name).suffix.lower() in RECORDING_SUFFIXES | _COMPRESSION_SUFFIXES:
         name = Path(name).stem
     return _OUTSIDE_SEQUENCE.sub("_", name)[:_LONGEST_TOPIC].strip("_") or "recording"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from lakehouse.orchestration.recordings.recording import SourceFile
 
+NO_MESSAGES = "The recording holds no messages"
+
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:

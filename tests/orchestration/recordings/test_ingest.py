@@ -7,12 +7,17 @@ import pytest
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin
 
-from lakehouse.catalog.errors import AlreadyExistsError, InvalidNameError, StateError
+from lakehouse.catalog.errors import AlreadyExistsError, InvalidNameError, StateError, Transient
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.orchestration.recordings.errors import EmptyRecordingError
+from lakehouse.catalog.records import SessionState
+from lakehouse.orchestration.recordings.commit import commit_upload
+from lakehouse.orchestration.recordings.containers import open_recording
+from lakehouse.orchestration.recordings.errors import ChangedRecordingError, EmptyRecordingError, IngestionRunningError
 from lakehouse.orchestration.recordings.ingest import ingest_recording
 from lakehouse.orchestration.recordings.naming import ontology_tag_of, sequence_name_of, topic_path_of
+from lakehouse.orchestration.recordings.present import sole_ingestion
+from lakehouse.orchestration.recordings.upload import upload_recording
 from tests.orchestration.recordings.recording_files import (
     ROS2,
     START_NS,
@@ -237,15 +242,66 @@ def test_another_recording_of_the_same_name_is_refused(tmp_path: Path, lake: Lak
         ingest_recording(lake, other, sequence_name="no/slash")
 
 
-def test_an_unfinished_ingestion_is_not_taken_for_a_finished_one(tmp_path: Path, lake: Lakehouse) -> None:
+def test_what_a_killed_ingestion_left_is_replaced_by_the_next_one(tmp_path: Path, lake: Lakehouse) -> None:
     path = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4))])
     ingest_recording(lake, path)
     metadata = lake.sequences.get("a").user_metadata
     lake.sequences.delete("a")
     lake.sequences.create("a", metadata)
-    lake.sessions.create("a")
-    with pytest.raises(StateError, match="unfinished"):
-        ingest_recording(lake, path)
+    session = lake.sessions.create("a")
+    lake.topics.create(session.uuid, TopicLocator("a", "half"), "default", "String")
+    with pytest.raises(StateError, match="broke off"):
+        commit_upload(lake, "a")
+    report = ingest_recording(lake, path)
+    assert (report.already_ingested, report.rows) == (False, 4)
+    assert [topic.locator.path for topic in lake.sequences.describe("a").topics] == ["text"]
+
+
+def test_the_same_content_under_another_name_is_not_ingested_twice(tmp_path: Path, lake: Lakehouse) -> None:
+    path = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4)), string_channel("/more", texts(3))])
+    first = ingest_recording(lake, path)
+    again = ingest_recording(lake, path.rename(tmp_path / "b.mcap"))
+    assert (again.already_ingested, again.sequence, again.session) == (True, "a", first.session)
+    assert lake.sequences.names() == ["a"]
+    part = ingest_recording(lake, tmp_path / "b.mcap", topics=["/more"])
+    assert (part.already_ingested, part.rows) == (False, 3)
+
+
+def test_a_file_that_changed_since_it_was_ingested_is_reported_as_such(tmp_path: Path, lake: Lakehouse) -> None:
+    ingest_recording(lake, write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4))]))
+    write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(5))])
+    with pytest.raises(ChangedRecordingError, match="has changed since") as caught:
+        ingest_recording(lake, tmp_path / "a.mcap")
+    assert caught.value.same_file
+
+
+def test_upload_and_commit_are_two_steps_and_each_may_be_repeated(tmp_path: Path, lake: Lakehouse) -> None:
+    path = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4))])
+    uploaded = upload_recording(lake, path)
+    (session,) = lake.sequences.describe("a").sessions
+    assert (session.state, str(session.locator)) == (SessionState.OPEN, uploaded.session)
+    assert upload_recording(lake, path).already_ingested
+    first, second = commit_upload(lake, "a"), commit_upload(lake, "a")
+    assert (first.already_committed, second.already_committed) == (False, True)
+    assert first.session == second.session == uploaded.session
+    assert lake.sequences.describe("a").sessions[0].state is SessionState.FINALIZED
+
+
+def test_a_recording_that_another_process_ingests_is_left_to_it(tmp_path: Path, lake: Lakehouse) -> None:
+    path = write_mcap(tmp_path / "a.mcap", [string_channel("/text", texts(4))])
+    with open_recording(path) as recording, sole_ingestion(lake, recording):
+        with pytest.raises(IngestionRunningError) as caught:
+            ingest_recording(lake, path)
+        assert isinstance(caught.value, Transient)
+        assert lake.sequences.names() == []
+    assert ingest_recording(lake, path).rows == 4
+
+
+def test_only_what_was_made_from_a_recording_is_committed_as_one(lake: Lakehouse) -> None:
+    lake.sequences.create("by_sdk")
+    lake.sessions.create("by_sdk")
+    with pytest.raises(StateError, match="belongs to the client"):
+        commit_upload(lake, "by_sdk")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

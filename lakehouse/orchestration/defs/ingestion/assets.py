@@ -1,61 +1,165 @@
-"""Recordings become sequences."""
+"""Recordings become sequences: uploaded by one asset, committed by the next."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from typing import NoReturn
 
 import dagster as dg
+from pydantic import Field
 
-from lakehouse.catalog.errors import LakehouseError, Transient
-from lakehouse.orchestration.defs.ingestion.ingestion_run import ingest_one
-from lakehouse.orchestration.drop_folder import DropFolder
+from lakehouse.orchestration.defs.ingestion.batch import Batch, BatchEvents, Item, Outcome, describe, items_of
+from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
+from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.partitions import sequence_partitions
-from lakehouse.orchestration.recordings.naming import sequence_name_of
 from lakehouse.orchestration.resources import LakehouseResource
 
+GROUP = "ingestion"
+OWNER = "team:fleet-operations"
 MAX_RETRIES = 5
 RETRY_AFTER_S = 10
+SEQUENCES_PER_RUN = 50
 
-
-class RecordingConfig(dg.Config):
-    """Which recording to ingest."""
-
-    path: str = ""
-    """File or rosbag2 directory. Empty: the one in the drop folder whose name gives the partition's sequence."""
-
-
-@dg.asset(
-    partitions_def=sequence_partitions,
-    group_name="ingestion",
-    kinds={"iceberg", "parquet"},
+recordings = dg.AssetSpec(
+    "recordings",
+    group_name=GROUP,
+    kinds={"file"},
+    owners=[OWNER],
     description=(
-        "One recording as one sequence of the lake: every topic a slice of its Iceberg table, all of them visible at "
-        "the same instant. One partition per sequence. Message counts are checked against the recording's own index; "
-        "what could not be decoded is reported per topic."
+        "What the fleet sends: MCAP files, ROS 1 bags and rosbag2 directories that land in the drop folder or below "
+        "the object store prefix. Nothing here is ours to change. Sensors look for new ones and start the ingestion; "
+        "what was ingested is put aside, what cannot be ingested goes to quarantine with the reason."
     ),
 )
-def sequences(
-    context: dg.AssetExecutionContext, config: RecordingConfig, lakehouse: LakehouseResource
-) -> dg.MaterializeResult:
-    drop_folder = DropFolder(lakehouse.settings().drop_path)
-    path = Path(config.path) if config.path else _find_dropped(drop_folder, context.partition_key)
-    try:
-        with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
-            metadata = ingest_one(lake, path, context.log, sequence_name=context.partition_key)
-    except LakehouseError as error:
-        if isinstance(error, Transient):
-            # Not the recording's fault: it stays where it is.
-            context.log.warning(error.message)
-            raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
-        drop_folder.reject(path, error.message)
-        raise dg.Failure(f"{path.name}: {error.message}", allow_retries=False) from None  # the text says it all
-    drop_folder.mark_ingested(path)
-    return dg.MaterializeResult(metadata=metadata)
+quarantined_recordings = dg.AssetSpec(
+    "quarantined_recordings",
+    deps=[recordings],
+    group_name=GROUP,
+    kinds={"file"},
+    owners=[OWNER],
+    description=(
+        "Recordings that were refused: each event names one with the reason and where it lies now. Mend the file or "
+        "give it another name and drop it again; delete its `.reason.txt` to take it off the list."
+    ),
+)
+uploaded_sessions = dg.AssetSpec(
+    "uploaded_sessions",
+    deps=[recordings],
+    group_name=GROUP,
+    kinds={"parquet"},
+    owners=[OWNER],
+    partitions_def=sequence_partitions,
+    skippable=True,
+    description=(
+        "One recording, decoded and written to Parquet, in a session that is still open: its rows can be read through "
+        "the SDK, and no SQL engine sees them yet. Message counts are checked against the recording's own index; what "
+        "could not be decoded is reported per topic. An upload that fails leaves nothing behind. Materialize it again "
+        "and nothing happens if the recording is in; with `replaces: true` it is deleted first and ingested anew."
+    ),
+)
+sequences = dg.AssetSpec(
+    "sequences",
+    deps=[uploaded_sessions],
+    group_name=GROUP,
+    kinds={"iceberg"},
+    owners=[OWNER],
+    partitions_def=sequence_partitions,
+    skippable=True,
+    description=(
+        "The session is committed: all its topics appear at one instant in their Iceberg tables, for the SDK and every "
+        "SQL engine alike, and never change again. Sequences that clients upload through the gateway appear here too. "
+        "If only the commit has failed, materialize this asset alone: the upload is kept."
+    ),
+)
 
 
-def _find_dropped(drop_folder: DropFolder, sequence_name: str) -> Path:
-    for recording in drop_folder.waiting():
-        if sequence_name_of(recording.path) == sequence_name:
-            return recording.path
-    raise dg.Failure(
-        f"no recording for sequence {sequence_name!r} in the drop folder; give its path in the run configuration",
-        allow_retries=False,
+class IngestionConfig(dg.Config):
+    """What to ingest."""
+
+    recordings: list[str] = Field([])
+    """Paths or URLs of recordings. Empty: those of the chosen partitions, wherever they are found."""
+
+    replaces: bool = False
+    """Delete sequences that are in already, and ingest their recordings again."""
+
+
+@dg.multi_asset(
+    name="ingestion",
+    specs=[uploaded_sessions, sequences],
+    can_subset=True,
+    backfill_policy=dg.BackfillPolicy.multi_run(SEQUENCES_PER_RUN),
+    pool="ingestion",
+)
+def ingestion(
+    context: dg.AssetExecutionContext, config: IngestionConfig, lakehouse: LakehouseResource
+) -> Iterator[dg.MaterializeResult]:
+    """Ingests the partitions of the run, or the recordings of its configuration.
+
+    Materializations are logged one by one, as they happen: one recording that is refused takes nothing from the others
+    of its run.
+    """
+    with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
+        batch = Batch(
+            lake,
+            LandingPlaces(lakehouse.settings()),
+            context.log,
+            events_to(context),
+            uploads=uploaded_sessions.key in context.selected_asset_keys,
+            commits=sequences.key in context.selected_asset_keys,
+            replaces=config.replaces,
+        )
+        outcome = batch.run(_items(context, config))
+    end_run(outcome, context.retry_number)
+    yield from ()
+
+
+def events_to(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> BatchEvents:
+    """Make what happens in a batch events of the assets."""
+
+    def materialized(key: dg.AssetKey, sequence: str, metadata: Metadata) -> None:
+        # Sequences become partitions once they exist, so that refused recordings leave no empty ones.
+        context.instance.add_dynamic_partitions(str(sequence_partitions.name), [sequence])
+        context.log_event(dg.AssetMaterialization(key, partition=sequence, metadata=metadata))
+
+    def refused(name: str, reason: str, where: str) -> None:
+        context.log_event(
+            dg.AssetMaterialization(
+                quarantined_recordings.key,
+                description=f"{name}: {reason}",
+                metadata={"recording": name, "reason": reason, "now at": where},
+            )
+        )
+
+    return BatchEvents(
+        uploaded=lambda sequence, metadata: materialized(uploaded_sessions.key, sequence, metadata),
+        committed=lambda sequence, metadata: materialized(sequences.key, sequence, metadata),
+        refused=refused,
     )
+
+
+def end_run(outcome: Outcome, retry_number: int) -> None:
+    """Let the run fail if something has to be tried again, or if it achieved nothing.
+
+    Raises:
+        RetryRequested: If the fault was not the recordings'; each time the wait is twice as long.
+        Failure: If every recording was refused.
+    """
+    if outcome.postponed:
+        first = next(iter(outcome.postponed.values()))
+        raise dg.RetryRequested(MAX_RETRIES, RETRY_AFTER_S * 2**retry_number) from first
+    if outcome.refused and not outcome.done:
+        _fail(outcome)
+
+
+def _fail(outcome: Outcome) -> NoReturn:
+    reasons = describe(outcome.refused)
+    metadata = {name: dg.MetadataValue.text(reason) for name, reason in outcome.refused.items()}
+    raise dg.Failure(reasons[:2000], metadata=metadata, allow_retries=False)
+
+
+def _items(context: dg.AssetExecutionContext, config: IngestionConfig) -> list[Item]:
+    if not context.has_partition_key and not context.has_partition_key_range:
+        return items_of(config.recordings)
+    given = {item.sequence: item.location for item in items_of(config.recordings)}
+    names = list(context.partition_keys)
+    if len(names) == len(config.recordings) == 1:
+        return [Item(names[0], config.recordings[0])]  # a name of its own
+    return [Item(name, given.get(name)) for name in names]

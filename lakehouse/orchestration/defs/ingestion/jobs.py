@@ -1,20 +1,19 @@
 """Jobs that ingest recordings."""
 
-from pathlib import Path
-
 import dagster as dg
 
-from lakehouse.catalog.errors import LakehouseError
-from lakehouse.orchestration.defs.ingestion.assets import sequences
-from lakehouse.orchestration.defs.ingestion.ingestion_run import ingest_one
-from lakehouse.orchestration.partitions import sequence_partitions
-from lakehouse.orchestration.recordings.naming import sequence_name_of
+from lakehouse.orchestration.defs.ingestion.assets import end_run, events_to, sequences, uploaded_sessions
+from lakehouse.orchestration.defs.ingestion.batch import Batch, items_of
+from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.resources import LakehouseResource
 
-ingest_recording = dg.define_asset_job(
-    "ingest_recording",
-    selection=dg.AssetSelection.assets(sequences),
-    description="Ingest one recording into the sequence that names the partition. The drop folder sensor launches it.",
+ingest_recordings = dg.define_asset_job(
+    "ingest_recordings",
+    selection=dg.AssetSelection.assets(uploaded_sessions.key, sequences.key),
+    description=(
+        "Upload and commit recordings, several in one run. Sensors launch it with the recordings they found; launched "
+        "for partitions, it finds their recordings where they landed or were put aside."
+    ),
 )
 
 
@@ -25,24 +24,12 @@ class RecordingFiles(dg.Config):
     """Paths of recording files or rosbag2 directories, as the code location sees them."""
 
 
-@dg.op(description="Ingest each file; one that fails does not stop the others, but the run ends as failed.")
+@dg.op(description="Ingest each file; one that fails does not stop the others.", pool="ingestion")
 def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lakehouse: LakehouseResource) -> None:
-    failures = []
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
-        for number, file in enumerate(config.files, start=1):
-            path = Path(file)
-            context.log.info(f"recording {number} of {len(config.files)}: {path.name}")
-            try:
-                metadata = ingest_one(lake, path, context.log)
-            except LakehouseError as error:
-                context.log.error(f"{path.name}: {error.message}")
-                failures.append(f"{path.name}: {error.message}")
-                continue
-            name = sequence_name_of(path)
-            context.instance.add_dynamic_partitions(str(sequence_partitions.name), [name])
-            context.log_event(dg.AssetMaterialization(sequences.key, metadata=metadata, partition=name))
-    if failures:
-        raise dg.Failure(f"{len(failures)} of {len(config.files)} recordings failed", metadata={"failures": failures})
+        batch = Batch(lake, LandingPlaces(lakehouse.settings()), context.log, events_to(context))
+        outcome = batch.run(items_of(config.files))
+    end_run(outcome, context.retry_number)
 
 
 @dg.job(description="Ingest the recordings listed in the run configuration, whatever folder they are in.")

@@ -1,57 +1,70 @@
-"""Watches the drop folder."""
+"""Watches the places where recordings land."""
 
-import json
+import hashlib
 
 import dagster as dg
 
-from lakehouse.orchestration.defs.ingestion.assets import RecordingConfig, sequences
-from lakehouse.orchestration.defs.ingestion.jobs import ingest_recording
-from lakehouse.orchestration.drop_folder import DropFolder
-from lakehouse.orchestration.partitions import sequence_partitions
-from lakehouse.orchestration.recordings.naming import sequence_name_of
+from lakehouse.orchestration.defs.ingestion.assets import IngestionConfig, ingestion
+from lakehouse.orchestration.defs.ingestion.jobs import ingest_recordings
+from lakehouse.orchestration.landing.arrivals import Cursor, next_arrivals
+from lakehouse.orchestration.landing.drop_folder import DropFolder
+from lakehouse.orchestration.landing.place import LandedRecording, LandingPlace
 from lakehouse.orchestration.resources import LakehouseResource
 
-MAX_RUNS_PER_TICK = 20
-ASSET_OP = sequences.key.to_python_identifier()
+RECORDINGS_PER_RUN = 50
+BYTES_PER_RUN = 2 << 30
+RUNS_PER_TICK = 10
 
 
 @dg.sensor(
-    job=ingest_recording,
+    job=ingest_recordings,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Looks for recordings in the drop folder and ingests each once it has stopped changing. Afterwards it lies in "
-        "drop/ingested, or in drop/rejected beside a text file with the reason."
+        "Looks for recordings in the drop folder and ingests each once it has stopped changing, small ones several to "
+        "a run. Afterwards it lies in drop/ingested, or in drop/rejected beside a text file with the reason."
     ),
 )
 def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
     settings = lakehouse.settings()
-    folder = DropFolder(settings.drop_path)
-    waiting = list(folder.waiting())
-    # Requested earlier and still here: its run waits, works, or has failed for a reason that is not the recording's.
-    # Such recordings must not fill the ticks and so block the ones behind them.
-    requested = set(json.loads(context.cursor or "[]")) & {recording.version for recording in waiting}
-    taken = {sequence_name_of(recording.path) for recording in waiting if recording.version in requested}
-    requests: dict[str, dg.RunRequest] = {}
-    for recording in waiting:
-        name = sequence_name_of(recording.path)
-        if recording.version in requested or name in taken or not recording.is_settled(settings.drop_settle_time):
-            continue  # of two files of one name, the second is refused or recognised once the first is in
-        taken.add(name)
-        requested.add(recording.version)
-        requests[name] = dg.RunRequest(
-            run_key=recording.version,
-            partition_key=name,
-            run_config=dg.RunConfig(ops={ASSET_OP: RecordingConfig(path=str(recording.path))}),
-            tags={"lakehouse/recording": recording.path.name},
-        )
-        if len(requests) == MAX_RUNS_PER_TICK:
-            break
-    cursor = json.dumps(sorted(requested))
-    if not requests:
-        return dg.SensorResult(skip_reason=f"no new recording in {settings.drop_path}", cursor=cursor)
-    return dg.SensorResult(
-        run_requests=list(requests.values()),
-        cursor=cursor,
-        dynamic_partitions_requests=[sequence_partitions.build_add_request(list(requests))],
+    place = DropFolder(settings.drop_path)
+    return look(place, "the drop folder", context.cursor, settings.drop_settle_time)
+
+
+def look(place: LandingPlace, called: str, cursor_text: str | None, settle_time_s: float) -> dg.SensorResult:
+    """One look at a landing place: what is new becomes runs, a bounded number of them."""
+    new, cursor = next_arrivals(
+        place.waiting(),
+        Cursor.parse(cursor_text),
+        settle_time_s=settle_time_s,
+        lookback_s=place.lookback_s,
+        limit=RECORDINGS_PER_RUN * RUNS_PER_TICK,
+    )
+    if not new:
+        return dg.SensorResult(skip_reason=f"no new recording in {called}", cursor=str(cursor))
+    return dg.SensorResult(run_requests=[_request(batch) for batch in batches(new)], cursor=str(cursor))
+
+
+def batches(recordings: list[LandedRecording]) -> list[list[LandedRecording]]:
+    """Neighbours put together, so that the start of a run costs little beside its work, and no run takes for ever."""
+    result: list[list[LandedRecording]] = []
+    size = 0
+    for recording in recordings:
+        if not result or len(result[-1]) == RECORDINGS_PER_RUN or size + recording.size > BYTES_PER_RUN:
+            result.append([])
+            size = 0
+        result[-1].append(recording)
+        size += recording.size
+    return result
+
+
+def _request(batch: list[LandedRecording]) -> dg.RunRequest:
+    first, count = batch[0], len(batch)
+    versions = "\n".join(f"{recording.location}:{recording.version}" for recording in batch)
+    return dg.RunRequest(
+        run_key=hashlib.sha256(versions.encode("utf-8", "surrogatepass")).hexdigest(),
+        run_config=dg.RunConfig(
+            ops={ingestion.op.name: IngestionConfig(recordings=[recording.location for recording in batch])}
+        ),
+        tags={"lakehouse/recordings": first.name if count == 1 else f"{first.name} and {count - 1} more"},
     )

@@ -1,47 +1,17 @@
-"""One recording ingested inside a Dagster run: progress to the log, the report as metadata."""
+"""The report on a recording as metadata of an asset, what an operator asks first at the top."""
 
 import re
-import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.orchestration.recordings.ingest import NO_MESSAGES, ingest_recording
 from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
 
-PROGRESS_INTERVAL_S = 5.0
+Metadata = dict[str, dg.MetadataValue[Any]]
 
 
-def ingest_one(
-    lake: Lakehouse, path: Path, log: dg.DagsterLogManager, *, sequence_name: str | None = None
-) -> dict[str, dg.MetadataValue[Any]]:
-    """Ingest a recording and describe the result for the asset catalog.
-
-    Raises:
-        LakehouseError: If the recording is refused; nothing is left behind.
-    """
-    last_shown = time.monotonic()
-
-    def show_progress(done: int, total: int | None) -> None:
-        nonlocal last_shown
-        if time.monotonic() - last_shown >= PROGRESS_INTERVAL_S:
-            last_shown = time.monotonic()
-            log.info(f"{path.name}: {done:,} of {total:,} messages" if total else f"{path.name}: {done:,} messages")
-
-    report = ingest_recording(lake, path, sequence_name=sequence_name, progress=show_progress)
-    if report.already_ingested:
-        log.info(f"{path.name}: sequence {report.sequence} holds this very recording already; nothing done")
-    elif report.session is None:
-        log.warning(f"{path.name}: {NO_MESSAGES.lower()}")
-    for complaint in _complaints(report):
-        log.warning(f"{path.name}: {complaint}")
-    return report_metadata(report)
-
-
-def report_metadata(report: IngestReport) -> dict[str, dg.MetadataValue[Any]]:
+def report_metadata(report: IngestReport) -> Metadata:
     """The ingest report as Dagster metadata, what an operator asks first at the top.
 
     Totals, a table with one row per topic, the source files; if it applies, what is `missing` and why, and `remarks`.
@@ -49,12 +19,12 @@ def report_metadata(report: IngestReport) -> dict[str, dg.MetadataValue[Any]]:
     topics = [*report.topics, *report.extra_topics]
     starts = [topic.start_ns for topic in topics if topic.start_ns is not None]
     ends = [topic.end_ns for topic in topics if topic.end_ns is not None]
-    metadata: dict[str, dg.MetadataValue[Any]] = {
+    metadata: Metadata = {
         "dagster/row_count": dg.MetadataValue.int(report.rows),
         "undecoded_messages": dg.MetadataValue.int(report.failed),
     }
-    if complaints := _complaints(report):
-        metadata["missing"] = _list(complaints)
+    if missing := complaints(report):
+        metadata["missing"] = _list(missing)
     if remarks := [f"{topic.topic}: {note}" for topic in report.topics for note in topic.notes]:
         metadata["remarks"] = _list(remarks)
     if starts:
@@ -71,7 +41,7 @@ def report_metadata(report: IngestReport) -> dict[str, dg.MetadataValue[Any]]:
     }
 
 
-def _complaints(report: IngestReport) -> list[str]:
+def complaints(report: IngestReport) -> list[str]:
     """What of the recording is not in the lake, and why."""
     return [f"damaged: {damage}" for damage in report.damages] + [
         f"{topic.topic}: {count:,} messages not stored: {reason}"

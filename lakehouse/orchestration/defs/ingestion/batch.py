@@ -1,0 +1,201 @@
+"""Recordings ingested one after the other inside one Dagster run. What happens to one does not concern the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, Transient, quoted
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
+from lakehouse.orchestration.landing.places import LandingPlaces
+from lakehouse.orchestration.recordings.commit import CommitReport, commit_upload
+from lakehouse.orchestration.recordings.naming import sequence_name_of
+from lakehouse.orchestration.recordings.present import Stage, find_ingested
+from lakehouse.orchestration.recordings.report import NO_MESSAGES, IngestReport
+from lakehouse.orchestration.recordings.upload import Progress, upload_recording
+
+PROGRESS_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recording of a batch.
+
+    Attributes:
+        sequence: The sequence it is to become.
+        location: Where the recording is; None if it has to be found.
+    """
+
+    sequence: str
+    location: str | None
+
+
+@dataclass
+class Outcome:
+    """What came of a batch: names of sequences, and for what is not in the lake the reason by name of recording."""
+
+    done: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    postponed: dict[str, LakehouseError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchEvents:
+    """How a batch tells what happened, as it happens."""
+
+    uploaded: Callable[[str, Metadata], None]
+    committed: Callable[[str, Metadata], None]
+    refused: Callable[[str, str, str], None]
+
+
+class Batch:
+    """Ingests a list of recordings, or a part of the way.
+
+    Args:
+        uploads: Whether to upload the recordings.
+        commits: Whether to commit what is uploaded.
+        replaces: Whether to delete sequences that hold the recording already, and ingest it again.
+    """
+
+    def __init__(
+        self,
+        lake: Lakehouse,
+        places: LandingPlaces,
+        log: dg.DagsterLogManager,
+        events: BatchEvents,
+        *,
+        uploads: bool = True,
+        commits: bool = True,
+        replaces: bool = False,
+    ) -> None:
+        self._lake = lake
+        self._places = places
+        self._log = log
+        self._events = events
+        self._uploads = uploads
+        self._commits = commits
+        self._replaces = replaces
+
+    def run(self, items: Sequence[Item]) -> Outcome:
+        """Take the recordings in order. Errors about one recording end in the outcome, all others are raised."""
+        outcome = Outcome()
+        for number, item in enumerate(items, start=1):
+            name = item.location.rstrip("/").rpartition("/")[2] if item.location else item.sequence
+            if len(items) > 1:
+                self._log.info(f"{number} of {len(items)}: {name}")
+            try:
+                outcome.done.append(self._take(item, name))
+            except LakehouseError as error:
+                if isinstance(error, Transient):
+                    # Not the recording's fault: it stays where it is.
+                    self._log.warning(f"{name}: {error.message}")
+                    outcome.postponed[name] = error
+                else:
+                    self._log.error(f"{name}: {error.message}")
+                    outcome.refused[name] = error.message
+                    self._refuse(item, name, error.message)
+        return outcome
+
+    def _take(self, item: Item, name: str) -> str:
+        sequence = item.sequence
+        if self._uploads:
+            sequence = self._upload(item, name)
+        if self._commits:
+            self._commit(sequence)
+        return sequence
+
+    def _upload(self, item: Item, name: str) -> str:
+        """Upload one recording, unless it is in the lake; returns the sequence that holds it."""
+        stage = self._stage(item.sequence)
+        location = item.location or self._places.find(item.sequence)
+        if location is None or not self._places.of(location).exists(location):
+            if stage in (Stage.COMMITTED, Stage.UPLOADED, Stage.EMPTY) and not self._replaces:
+                self._log.info(f"sequence {item.sequence} is in the lake; nothing to upload")
+                return item.sequence
+            raise NotFoundError("recording", item.location or f"of sequence {item.sequence}")
+        place = self._places.of(location)
+        with place.fetched(location) as path:
+            if self._replaces and stage is not None:
+                self._log.info(f"deleting sequence {item.sequence} to ingest it again")
+                self._lake.sequences.delete(item.sequence)
+            report = upload_recording(
+                self._lake, path, sequence_name=item.sequence, progress=_progress_to(self._log, name)
+            )
+        self._tell(report, item, name)
+        metadata = report_metadata(report)
+        metadata["source"] = dg.MetadataValue.text(place.mark_ingested(location))
+        self._events.uploaded(report.sequence, metadata)
+        return report.sequence
+
+    def _stage(self, sequence: str) -> Stage | None:
+        try:
+            return find_ingested(self._lake, sequence).stage
+        except (NotFoundError, StateError):
+            return None
+
+    def _tell(self, report: IngestReport, item: Item, name: str) -> None:
+        if report.already_ingested and report.sequence != item.sequence:
+            self._log.warning(
+                f"{name}: this very recording is in the lake already, as sequence {report.sequence}; nothing uploaded"
+            )
+        elif report.already_ingested:
+            self._log.info(f"{name}: sequence {report.sequence} holds this very recording already; nothing uploaded")
+        elif report.session is None:
+            self._log.warning(f"{name}: {NO_MESSAGES.lower()}")
+        for complaint in complaints(report):
+            self._log.warning(f"{name}: {complaint}")
+
+    def _commit(self, sequence: str) -> None:
+        report = commit_upload(self._lake, sequence)
+        if report.already_committed:
+            self._log.info(f"sequence {sequence} is committed already")
+        self._events.committed(sequence, self._commit_metadata(report))
+
+    def _commit_metadata(self, report: CommitReport) -> Metadata:
+        topics = self._lake.sequences.describe(report.sequence).topics
+        intervals = [topic.interval for topic in topics if topic.interval is not None]
+        metadata: Metadata = {
+            "dagster/row_count": dg.MetadataValue.int(sum(topic.row_count for topic in topics)),
+            "session": dg.MetadataValue.text(report.session or "none: the recording holds no messages"),
+            "topics": dg.MetadataValue.int(len(topics)),
+            "bytes": dg.MetadataValue.int(sum(topic.total_bytes for topic in topics)),
+        }
+        if intervals:
+            start_ns = min(interval.start_ns for interval in intervals)
+            end_ns = max(interval.end_ns for interval in intervals)
+            metadata["seconds"] = dg.MetadataValue.float(round((end_ns - start_ns) / 1e9, 3))
+        return metadata
+
+    def _refuse(self, item: Item, name: str, reason: str) -> None:
+        moved = item.location or ""
+        if self._uploads and item.location is not None:
+            place = self._places.of(item.location)
+            if place.exists(item.location):
+                moved = place.quarantine(item.location, reason)
+        self._events.refused(name, reason, moved)
+
+
+def items_of(locations: Sequence[str]) -> list[Item]:
+    """Recordings by where they are, each to become the sequence that its name gives."""
+    return [Item(sequence_name_of(location.rstrip("/")), location) for location in locations]
+
+
+def describe(reasons: dict[str, str]) -> str:
+    """Names with their reasons in one text."""
+    return "; ".join(f"{quoted(name)}: {reason}" for name, reason in reasons.items())
+
+
+def _progress_to(log: dg.DagsterLogManager, name: str) -> Progress:
+    last_shown = time.monotonic()
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal last_shown
+        if time.monotonic() - last_shown >= PROGRESS_INTERVAL_S:
+            last_shown = time.monotonic()
+            log.info(f"{name}: {done:,} of {total:,} messages" if total else f"{name}: {done:,} messages")
+
+    return show
