@@ -113,6 +113,10 @@ class CommitConflictError(LakehouseError, Transient):
     """Other writers kept winning the race for a table until the retries ran out."""
 
 
+class ReplacedFilesGoneError(CommitConflictError):
+    """Files that were to be replaced by others with the same rows are no longer, or not alone, what the table holds."""
+
+
 class UploadCancelledError(LakehouseError, Terminal):
     """The client went away in the middle of an upload."""
 

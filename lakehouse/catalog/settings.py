@@ -16,6 +16,7 @@ from sqlalchemy import URL
 from lakehouse.catalog.errors import ConfigurationError
 
 MIB = 1 << 20
+DEFAULT_CHUNK_SIZE = 128 * MIB
 
 
 class Settings(BaseSettings):
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
         8192, ge=1, validation_alias="MOSAICOD_MAX_BATCH_SIZE", description="largest number of rows in a streamed batch"
     )
     max_chunk_size: int = Field(
-        128 * MIB,
+        DEFAULT_CHUNK_SIZE,
         ge=0,
         validation_alias="MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES",
         description="target of a data file, bytes of Arrow data; 0: unlimited",
@@ -145,6 +146,19 @@ class Settings(BaseSettings):
         description="seconds between marking and purging of orphans; 0: at once",
     )
 
+    compaction_target_size: int = Field(
+        0,
+        ge=0,
+        validation_alias="LAKEHOUSE_COMPACTION_TARGET_SIZE",
+        description="size that compaction gives data files, bytes as stored; 0: MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES",
+    )
+    compaction_min_files: int = Field(
+        8,
+        ge=2,
+        validation_alias="LAKEHOUSE_COMPACTION_MIN_FILES",
+        description="small data files of one topic and day that are worth being compacted",
+    )
+
     @field_validator("store_endpoint")
     @classmethod
     def _endpoint_is_a_url(cls, value: str) -> str:
@@ -182,6 +196,11 @@ class Settings(BaseSettings):
     @property
     def concurrent_writes(self) -> int:
         return self.max_concurrent_writes or self.parallelism
+
+    @property
+    def compacted_file_size(self) -> int:
+        """Bytes, as stored, at which compaction ends a data file."""
+        return self.compaction_target_size or self.max_chunk_size or DEFAULT_CHUNK_SIZE
 
     @property
     def database_url(self) -> str:

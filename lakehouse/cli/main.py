@@ -7,7 +7,7 @@ import typer
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import api_key, cleanup, info, ingest, query, run, sequences
+from lakehouse.cli import api_key, cleanup, compact, info, ingest, query, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -27,6 +27,7 @@ app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)
 app.command("cleanup")(cleanup.cleanup)
+app.command("compact")(compact.compact)
 app.command("info")(info.info)
 
 

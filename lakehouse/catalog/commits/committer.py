@@ -27,7 +27,7 @@ from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFou
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.iceberg.staging import FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 
 PATIENCE_S = 60.0
@@ -55,12 +55,15 @@ class TableChange:
         add: Data files to append.
         delete_sequence: Drop all files of this sequence's partitions.
         rows: Changes of single rows, for the small metadata tables.
+        replaced: URIs of data files which those of `add` take the place of, holding the same rows. Such a plan has to
+            be committed alone.
     """
 
     identifier: str
     add: Sequence[DataFileEntry] = ()
     delete_sequence: str | None = None
     rows: RowChange | None = None
+    replaced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class _Request:
 
     prepare: Callable[[], CommitPlan]
     deadline: float
+    alone: bool = False
     done: bool = False
     error: BaseException | None = None
 
@@ -150,19 +154,21 @@ class Committer:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def commit(self, prepare: Callable[[], CommitPlan]) -> None:
+    def commit(self, prepare: Callable[[], CommitPlan], *, alone: bool = False) -> None:
         """Carry out a plan entirely, or not at all.
 
         Args:
             prepare: Reads what it needs and returns the plan. Called again whenever the ground has shifted; it may be
                 called on another thread.
+            alone: Share snapshots and transaction with no other plan.
 
         Raises:
             LakehouseError: Whatever `prepare` or the plan's `apply` raised.
             CommitConflictError: If other processes kept winning for a minute.
+            ReplacedFilesGoneError: If files to be replaced are gone.
             StorageError: If the warehouse or the database fails.
         """
-        request = _Request(prepare, time.monotonic() + self._patience_s)
+        request = _Request(prepare, time.monotonic() + self._patience_s, alone)
         with self._changed:
             self._waiting.append(request)
             while self._has_leader and not request.done:
@@ -195,7 +201,10 @@ class Committer:
             while not own.done:
                 with self._changed:
                     group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
-                self._commit_group(group)
+                self._commit_group([request for request in group if not request.alone])
+                for request in group:
+                    if request.alone:
+                        self._commit_group([request])
                 with self._changed:
                     self._changed.notify_all()
         finally:
@@ -320,6 +329,9 @@ class Committer:
                 delete_sequences=frozenset(
                     change.delete_sequence for change in changes if change.delete_sequence is not None
                 ),
+                delete_paths=frozenset().union(*(change.replaced for change in changes)),
+                paths_lie_in=frozenset(entry.sequence for change in changes for entry in change.add),
+                operation=REPLACE if any(change.replaced for change in changes) else None,
                 summary=summary,
             ),
         )

@@ -20,8 +20,13 @@ EPOCH = date(1970, 1, 1)
 
 _CODEC_VERSION = b"\x01"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_UUID_LENGTH = 36
+_OWN_NAME = re.compile(r"(?P<topic>[0-9a-f-]{36})-(?P<number>\d+)(?:-(?P<position>\d+)-[0-9a-f]{8})?\.parquet")
 # File systems allow 255 bytes per name.
 _MAX_DIRECTORY_NAME = 120
+
+# Number within the upload, and within what compaction made of files of that number.
+Arrival = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,32 @@ def data_file_uri(table_location: str, sequence: str, day: int, topic_uuid: str,
         directory = f"{directory[:_MAX_DIRECTORY_NAME]}-{digest}"
     day_text = (EPOCH + timedelta(days=day)).isoformat()
     return f"{table_location.rstrip('/')}/data/{directory}/{day_text}/{topic_uuid}-{ordinal:05d}.parquet"
+
+
+def compacted_file_uri(replaced_uri: str, arrival: Arrival, position: int, token: str) -> str:
+    """Where a file lives that takes the place of others of its topic and partition.
+
+    Args:
+        replaced_uri: Any of the replaced files: the new one lies beside it.
+        arrival: The first in order of arrival of what is replaced.
+        position: Number of the file among those that replace them, by time.
+        token: Eight hexadecimal digits of nobody else's, so that no two compactions write one file.
+    """
+    directory, _, name = replaced_uri.rpartition("/")
+    number, sub_number = arrival
+    return f"{directory}/{name[:_UUID_LENGTH]}-{number:05d}-{sub_number + position:05d}-{token}.parquet"
+
+
+def arrival_of(path: str, topic_uuid: str) -> Arrival | None:
+    """When the rows of a file of ours arrived, compared with those of the topic's other files; None for other files.
+
+    It matters where files hold equal times: an upload numbers its files, and compaction passes on the number of what it
+    replaces. Every file named like this is in time order.
+    """
+    found = _OWN_NAME.fullmatch(path.rpartition("/")[2])
+    if found is None or found.group("topic") != topic_uuid:
+        return None
+    return int(found.group("number")), int(found.group("position") or 0)
 
 
 def _pairs(mapping: Mapping[int, int]) -> list[list[Any]]:

@@ -44,6 +44,15 @@ class FieldMap:
         positions[self._rows[found]] = found
         return self._values.take(pa.array(positions, mask=positions < 0))
 
+    def fields_above_zero(self, rows: np.ndarray) -> dict[int, frozenset[int]]:
+        """For each of some files the fields whose value is a number above zero; files without any are left out."""
+        positive = pc.fill_null(pc.greater(self._values, 0), False).to_numpy(zero_copy_only=False)
+        chosen = np.flatnonzero(positive & np.isin(self._rows, rows))
+        found: dict[int, set[int]] = {}
+        for row, field_id in zip(self._rows[chosen].tolist(), self._field_ids[chosen].tolist(), strict=True):
+            found.setdefault(row, set()).add(field_id)
+        return {row: frozenset(field_ids) for row, field_ids in found.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestFrame:

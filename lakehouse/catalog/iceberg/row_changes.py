@@ -24,7 +24,7 @@ from pyiceberg.types import PrimitiveType
 from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, count_elements
 from lakehouse.catalog.iceberg.leaves import parquet_leaves
 from lakehouse.catalog.iceberg.manifests import DELETED, read_avro_entries
-from lakehouse.catalog.iceberg.staging import FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 
 # Files of one size class are merged when there are this many; a row is rewritten once per class.
@@ -107,7 +107,7 @@ def stage_merged_rows(files: TableFiles, identifier: str, base: TableDocument, r
     if not rows.replaced <= live:
         files.warehouse.delete([rows.merged.file_path])
         return None
-    change = FileChange(add=[rows.merged], delete_paths=rows.replaced, operation="replace")
+    change = FileChange(add=[rows.merged], delete_paths=rows.replaced, operation=REPLACE)
     return stage(files, identifier, base, change)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pyiceberg.manifest import DataFile
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.errors import StateError, quoted
+from lakehouse.catalog.errors import ReplacedFilesGoneError, StateError, quoted
 from lakehouse.catalog.iceberg.bounds import ElementBounds
 from lakehouse.catalog.iceberg.element_records import ElementRecords, ElementReference
 from lakehouse.catalog.iceberg.manifest_lists import (
@@ -29,6 +29,7 @@ from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles,
 from lakehouse.catalog.storage import Warehouse
 
 TOPIC_SPEC_ID = 0
+REPLACE = "replace"
 _SEQUENCE_FIELD = "sequence"
 _TRUNCATED_LENGTH = 16
 
@@ -42,14 +43,17 @@ class FileChange:
         element_bounds: Bounds of elements of their lists and maps by path, then by field id.
         delete_sequences: All files of these partitions are removed.
         delete_paths: These files are removed.
+        paths_lie_in: The sequences these files belong to; None: unknown.
         summary: Entries for the snapshot summary.
-        operation: Overrides the operation derived from what is added and removed.
+        operation: Overrides the operation derived from what is added and removed. `REPLACE` promises that the files
+            added hold exactly the rows of `delete_paths`; it is refused unless the table still holds these, whole.
     """
 
     add: Sequence[DataFile] = ()
     element_bounds: Mapping[str, Mapping[int, ElementBounds]] = field(default_factory=dict)
     delete_sequences: frozenset[str] = frozenset()
     delete_paths: frozenset[str] = frozenset()
+    paths_lie_in: frozenset[str] | None = None
     summary: Mapping[str, str] = field(default_factory=dict)
     operation: str | None = None
 
@@ -99,6 +103,8 @@ def stage(
         None if the change turns out to change nothing.
 
     Raises:
+        ReplacedFilesGoneError: If the change replaces files which the table does not hold any more, or rows of which
+            another engine deleted.
         StorageError: If a file cannot be read or written.
     """
     return SnapshotBuilder(files, identifier, base, data_files).stage(change)
@@ -121,6 +127,8 @@ class SnapshotBuilder:
     def stage(self, change: FileChange) -> StagedTable | None:
         added, removed = _Totals(), _Totals()
         kept = self._without(change, removed)
+        if change.operation == REPLACE:
+            self._check_replaced(change, kept, removed)
         records = [*self._appended(change, added), *kept]
         if not added.files and not removed.files:
             return None
@@ -140,7 +148,7 @@ class SnapshotBuilder:
             "manifests-kept": str(len(kept)),
             "manifests-replaced": str(len(merged_away)),
         }
-        snapshot, list_location = self._snapshot(FileChange(summary=summary, operation="replace"), _Totals(), _Totals())
+        snapshot, list_location = self._snapshot(FileChange(summary=summary, operation=REPLACE), _Totals(), _Totals())
         return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept])
 
     def _appended(self, change: FileChange, added: _Totals) -> list[ManifestRecord]:
@@ -181,15 +189,22 @@ class SnapshotBuilder:
             kept.append(self._manifest(record.spec_id, rewritten))
         return kept
 
+    def _check_replaced(self, change: FileChange, kept: Sequence[ManifestRecord], removed: _Totals) -> None:
+        if removed.files < len(change.delete_paths):
+            raise ReplacedFilesGoneError(f"files of table {self._identifier} were removed while they were rewritten")
+        if any(record.content != DATA_CONTENT for record in kept):
+            raise ReplacedFilesGoneError(
+                f"another engine deletes single rows of table {self._identifier}: its files are left to that engine"
+            )
+
     def _may_hold_removed(self, record: ManifestRecord, change: FileChange) -> bool:
         if record.content != DATA_CONTENT or not record.live_files:
             return False
-        if change.delete_paths:
+        if change.delete_paths and change.paths_lie_in is None:
             return True
         index = self._sequence_index(record.spec_id)
-        return index is None or any(
-            partition_may_contain(record, index, sequence.encode()) for sequence in change.delete_sequences
-        )
+        sequences = change.delete_sequences | (change.paths_lie_in or frozenset())
+        return index is None or any(partition_may_contain(record, index, sequence.encode()) for sequence in sequences)
 
     def _removed_files(self, record: ManifestRecord, live: Sequence[Entry], change: FileChange) -> frozenset[str]:
         """Paths of those live files of a manifest that the change removes.

@@ -14,7 +14,6 @@ from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables, is_unfilled_topic_table
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
-from lakehouse.catalog.maintenance.snapshots import expired_snapshots
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
 
@@ -106,7 +105,6 @@ class _Cycle:
         self._database = database
         self._files = files
         self._upkeep = Upkeep(database, files, committer, settings)
-        self._keep = settings.snapshots_to_keep
         self._retention_s = settings.cleanup_retention_duration
         self._lease = lease
         self._now_ns = now_ns
@@ -135,7 +133,7 @@ class _Cycle:
     def _foresee(self, report: CleanupReport, removed_before_ns: int) -> None:
         expired = 0
         for identifier, document in self._documents():
-            expired += len(expired_snapshots(document, self._keep, removed_before_ns // 1_000_000))
+            expired += len(self._upkeep.expired(document, removed_before_ns, self._now_ns()))
             with self._database.snapshot() as connection:
                 used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
             report.dropped_tables += not used and is_unfilled_topic_table(document)

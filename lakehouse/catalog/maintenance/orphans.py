@@ -36,7 +36,7 @@ FOREIGN_GRACE_S = 3 * 86_400
 
 _TOPIC_FILE = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-\d{5,}\.parquet$")
 _OWN_FILE = re.compile(
-    r"/(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-\d{5,}\.parquet|\.parquet|-m\d+\.avro)"
+    r"/(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-\d{5,}(?:-\d{5,}-[0-9a-f]{8})?\.parquet|\.parquet|-m\d+\.avro)"
     r"|snap-\d+-\d+-[0-9a-f-]{36}\.avro|\d{5,}-[0-9a-f-]{36}\.metadata\.json)$"
 )
 

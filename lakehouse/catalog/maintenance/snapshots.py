@@ -1,15 +1,21 @@
 """Which snapshots expire, and the table's metadata without them. Pure functions over table documents."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from lakehouse.catalog.iceberg.staging import REPLACE
 from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH, TableDocument, TableFiles
 
 METADATA_LOG_TO_KEEP = 10
 _REMOVING_OPERATIONS = frozenset({"delete", "overwrite"})
 
 
-def expired_snapshots(document: TableDocument, keep: int, removed_before_ms: int | None = None) -> frozenset[int]:
+def expired_snapshots(
+    document: TableDocument,
+    keep: int,
+    removed_before_ms: int | None = None,
+    replaced_before_ms: int | None = None,
+) -> frozenset[int]:
     """Ids of the snapshots that have had their time.
 
     Of the main branch the youngest `keep` snapshots stay. What a tag or another branch names stays, with the history of
@@ -20,6 +26,8 @@ def expired_snapshots(document: TableDocument, keep: int, removed_before_ms: int
         keep: Number of snapshots to keep, at least 1.
         removed_before_ms: Rows that were deleted before this time (Unix milliseconds) must not stay reachable: the
             snapshots from before their deletion expire even if they are few.
+        replaced_before_ms: The same for files that compaction replaced before this time; only their space is at stake,
+            so readers of the earlier snapshots may be given longer.
     """
     current = document.current_snapshot
     if current is None:
@@ -28,7 +36,9 @@ def expired_snapshots(document: TableDocument, keep: int, removed_before_ms: int
     history = list(_history(by_id, current["snapshot-id"]))
     kept = history[:keep]
     if removed_before_ms is not None:
-        kept = kept[: _length_since_removal(by_id, kept, removed_before_ms)]
+        kept = kept[: _length_since(by_id, kept, _removes_rows, removed_before_ms)]
+    if replaced_before_ms is not None:
+        kept = kept[: _length_since(by_id, kept, _replaces_files, replaced_before_ms)]
     oldest_kept_ms = min(by_id[snapshot_id]["timestamp-ms"] for snapshot_id in kept)
     protected = set(kept)
     for name, reference in (document.fields.get("refs") or {}).items():
@@ -44,12 +54,25 @@ def expired_snapshots(document: TableDocument, keep: int, removed_before_ms: int
     )
 
 
-def _length_since_removal(by_id: Mapping[int, Mapping[str, Any]], history: list[int], before_ms: int) -> int:
-    """How many of the youngest snapshots come after, or are, the latest removal made before a time."""
+def _removes_rows(summary: Mapping[str, str]) -> bool:
+    return summary.get("operation") in _REMOVING_OPERATIONS
+
+
+def _replaces_files(summary: Mapping[str, str]) -> bool:
+    # Merging manifests is a replacement too, but leaves no data file behind.
+    return summary.get("operation") == REPLACE and summary.get("deleted-data-files", "0") != "0"
+
+
+def _length_since(
+    by_id: Mapping[int, Mapping[str, Any]],
+    history: list[int],
+    matters: Callable[[Mapping[str, str]], bool],
+    before_ms: int,
+) -> int:
+    """How many of the youngest snapshots come after, or are, the latest one that matters made before a time."""
     for position, snapshot_id in enumerate(history):
         snapshot = by_id[snapshot_id]
-        operation = (snapshot.get("summary") or {}).get("operation")
-        if operation in _REMOVING_OPERATIONS and snapshot["timestamp-ms"] < before_ms:
+        if matters(snapshot.get("summary") or {}) and snapshot["timestamp-ms"] < before_ms:
             return position + 1
     return len(history)
 

@@ -96,6 +96,11 @@ class Upkeep:
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
         return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
 
+    def expired(self, base: TableDocument, removed_before_ns: int, now_ns: int) -> frozenset[int]:
+        """What expires so that removed rows and replaced files become unreachable; readers of the latter finish."""
+        replaced_before_ns = min(removed_before_ns, now_ns - self._min_age_ns)
+        return expired_snapshots(base, self._keep, removed_before_ns // 1_000_000, replaced_before_ns // 1_000_000)
+
     def purge_metadata(self, now_ns: int | None = None, limit: int | None = None) -> UpkeepResult:
         """Remove the metadata files that expired snapshots left behind, once their readers have had time to finish.
 
@@ -175,7 +180,7 @@ class Upkeep:
                 if len(expired) < self._slack:
                     expired = frozenset()
                 if removed_before_ns is not None:
-                    expired |= expired_snapshots(base, self._keep, removed_before_ns // 1_000_000)
+                    expired |= self.expired(base, removed_before_ns, now_ns)
                 log_is_long = len(base.fields.get("metadata-log") or []) > METADATA_LOG_TO_KEEP + self._keep
                 if not expired and not log_is_long:
                     return 0

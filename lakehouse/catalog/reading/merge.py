@@ -129,3 +129,16 @@ def _without_exhausted(active: list[_OpenStream]) -> list[_OpenStream]:
         if each.is_exhausted:
             each.close()
     return [each for each in active if not each.is_exhausted]
+
+
+def largest_overlap(starts_ns: Sequence[int], ends_ns: Sequence[int]) -> int:
+    """The largest number of streams that overlap at one moment, at least 1.
+
+    Args:
+        starts_ns, ends_ns: First and last time of each.
+    """
+    if len(starts_ns) < 2:
+        return 1
+    starts, ends = np.sort(np.array(starts_ns, np.int64)), np.sort(np.array(ends_ns, np.int64))
+    # At each start: streams begun so far, less those that ended before.
+    return int((np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, side="left")).max())

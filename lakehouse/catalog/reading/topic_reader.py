@@ -4,22 +4,20 @@ Topics of open sessions are served from the files recorded in the control plane,
 table; which of the two holds is decided in one consistent view of the database.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, StorageError
-from lakehouse.catalog.iceberg.data_files import DataFileEntry
+from lakehouse.catalog.iceberg.data_files import DataFileEntry, arrival_of
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers
-from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, merge_by_time
+from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, largest_overlap, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.reading.row_deletes import RowDeletes
 from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
@@ -108,7 +106,7 @@ class TopicReader:
     def _batches(self, topic: TopicRecord, window: TimeWindow, plan: StoragePlan) -> Iterator[pa.RecordBatch]:
         with self._translated_errors(topic):
             files = sorted(self._files(topic, window), key=lambda file: _arrival(file, topic.uuid))
-            depth = _largest_overlap(files)
+            depth = largest_overlap([file.start_ns for file in files], [file.end_ns for file in files])
             streams = [
                 TimeSortedStream(file.start_ns, rank, partial(self._open, file, topic, window, plan, depth))
                 for rank, file in enumerate(files)
@@ -166,7 +164,7 @@ class TopicReader:
         bytes_per_row = self._slices.footer(file.path).bytes_per_row(columns)
         most_rows = self._max_batch_rows * BATCHES_DECODED_AT_ONCE
         rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), most_rows))
-        if _is_own(file.path, topic.uuid) or self._slices.is_sorted(file.path):
+        if arrival_of(file.path, topic.uuid) is not None or self._slices.is_sorted(file.path):
             found = self._slices.read(file.path, selection, columns, rows)
         else:
             found = self._slices.read_unsorted(file.path, selection, columns, rows, bytes_per_row)
@@ -225,30 +223,10 @@ def _indexed(entry: bytes) -> IndexedFile:
     return IndexedFile(file.path, file.record_count, file.file_size, file.start_ns, file.end_ns)
 
 
-def _ordinal(path: str, topic_uuid: str) -> int | None:
-    found = re.fullmatch(rf"{re.escape(topic_uuid)}-(\d+)\.parquet", path.rpartition("/")[2])
-    return None if found is None else int(found.group(1))
-
-
-def _is_own(path: str, topic_uuid: str) -> bool:
-    """Whether our writer named the file; then its rows are in time order."""
-    return _ordinal(path, topic_uuid) is not None
-
-
-def _arrival(file: IndexedFile, topic_uuid: str) -> tuple[int, int, str]:
-    """Order of arrival: files of an upload by ordinal; those rewritten by other engines by commit and name."""
-    ordinal = _ordinal(file.path, topic_uuid)
-    return (file.sequence_number, 0, file.path) if ordinal is None else (0, ordinal, "")
-
-
-def _largest_overlap(files: list[IndexedFile]) -> int:
-    """The largest number of files that overlap at one moment, at least 1."""
-    if len(files) < 2:
-        return 1
-    starts = np.sort(np.array([file.start_ns for file in files], np.int64))
-    ends = np.sort(np.array([file.end_ns for file in files], np.int64))
-    # At each start: files begun so far, less those that ended before.
-    return int((np.arange(1, len(files) + 1) - np.searchsorted(ends, starts, side="left")).max())
+def _arrival(file: IndexedFile, topic_uuid: str) -> tuple[int, int, int, str]:
+    """Order of arrival; files rewritten by other engines come by commit and name."""
+    own = arrival_of(file.path, topic_uuid)
+    return (file.sequence_number, 0, 0, file.path) if own is None else (0, *own, "")
 
 
 def _cut(batch: pa.RecordBatch, max_rows: int, target_bytes: int) -> Iterator[pa.RecordBatch]:

@@ -103,6 +103,11 @@ class DataFileWriter:
         self._rows += rows.num_rows
         self.arrow_bytes += arrow_bytes
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the row groups written so far."""
+        return int(self._sink.tell())
+
     def close(self) -> DataFileEntry:
         """Finish the file; making it survive a power cut is left to the caller.
 

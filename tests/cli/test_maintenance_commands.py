@@ -1,0 +1,49 @@
+"""Maintenance from the command line: dry runs, counts before and after, output for programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lakehouse.catalog.maintenance.compaction import COMPACTION_LEASE
+from lakehouse.catalog.maintenance.leases import Lease
+from tests.catalog.scattered_lake import ScatteredLake, in_order
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScatteredLake:
+    """A lake with small files, of which the commands see the same."""
+    with ScatteredLake(tmp_path / "lake") as lake:
+        lake.store("drive", in_order())
+        lake.store("other", in_order(count=2))
+    return lake
+
+
+def test_compact_tells_before_what_it_would_do_and_then_does_it(scattered: ScatteredLake, lakehouse: Run) -> None:
+    foreseen = json.loads(lakehouse("compact", "--dry-run", "--json").stdout)
+    assert foreseen["dry_run"]
+    assert foreseen["before"] == foreseen["after"]
+    shown = lakehouse("compact")
+    assert shown.returncode == 0
+    line = next(line for line in shown.stdout.splitlines() if line.startswith("scattered.front"))
+    replaced = foreseen["total"]["files_replaced"]
+    assert f"{replaced} -> 1" in line
+    again = json.loads(lakehouse("compact", "--json").stdout)
+    assert again["before"]["data_files"] == foreseen["before"]["data_files"] - replaced + 1
+    assert again["work"] == {}
+    assert "no topic has enough small files" in lakehouse("compact").stdout
+
+
+def test_compact_steps_back_while_another_process_is_at_it(scattered: ScatteredLake, lakehouse: Run) -> None:
+    with ScatteredLake(scattered.lakehouse.settings.home) as lake:
+        assert Lease(lake.lakehouse.database, COMPACTION_LEASE).hold()
+        result = lakehouse("compact")
+        assert (result.returncode, result.stdout) == (0, "Another process is compacting; nothing done.\n")
+        assert json.loads(lakehouse("compact", "--json").stdout) == {"skipped": "another process is compacting"}
+
+
+def test_cleanup_reports_to_programs_too(scattered: ScatteredLake, lakehouse: Run) -> None:
+    report = json.loads(lakehouse("cleanup", "--dry-run", "--json").stdout)
+    assert report["dry_run"]
+    assert report["before"]["data_files"] > 8
