@@ -7,11 +7,12 @@ Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Witho
 import os
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from lakehouse.catalog.errors import ConfigurationError
 
@@ -43,7 +44,10 @@ class Settings(BaseSettings):
         description="seconds a dropped recording must stay unchanged before it is ingested",
     )
     db_url: str = Field(
-        "", validation_alias="MOSAICOD_DB_URL", description="database URL; empty: SQLite at LAKEHOUSE_HOME/lakehouse.db"
+        "",
+        repr=False,
+        validation_alias="MOSAICOD_DB_URL",
+        description="database URL; empty: SQLite at LAKEHOUSE_HOME/lakehouse.db",
     )
     max_db_connections: int = Field(
         10, ge=2, validation_alias="MOSAICOD_MAX_DB_CONNECTIONS", description="size of the connection pool"
@@ -164,6 +168,18 @@ class Settings(BaseSettings):
     def _endpoint_is_a_url(cls, value: str) -> str:
         if value and not value.startswith(("file:///", "http://", "https://", "s3://")):
             raise ValueError("must be a URL such as file:///srv/lake or https://s3.example.org")
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("must not contain credentials; they go to MOSAICOD_STORE_ACCESS_KEY and _SECRET_KEY")
+        return value
+
+    @field_validator("db_url")
+    @classmethod
+    def _database_url_is_one(cls, value: str) -> str:
+        try:
+            if value:
+                make_url(value)
+        except (ArgumentError, ValueError):
+            raise ValueError("must be a URL such as postgresql://user:password@host/database") from None
         return value
 
     @model_validator(mode="after")
@@ -210,6 +226,13 @@ class Settings(BaseSettings):
             return URL.create("sqlite", database=path).render_as_string(hide_password=False)
         scheme, separator, rest = self.db_url.partition("://")
         return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else self.db_url
+
+    @property
+    def database_name(self) -> str:
+        """The same URL as people may see it: without passwords, also those among its parameters."""
+        url = make_url(self.database_url)
+        shown = {key: "***" if "password" in key.lower() else value for key, value in url.query.items()}
+        return url.set(query=shown).render_as_string(hide_password=True)
 
     @property
     def warehouse_uri(self) -> str:

@@ -15,20 +15,18 @@ def info() -> None:
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from pydantic import SecretStr
-    from sqlalchemy import make_url
 
     from lakehouse.catalog.settings import Settings
 
     settings = Settings.load()
-    database = make_url(settings.database_url).render_as_string(hide_password=True)
-    typer.echo(f"lakehouse {__version__}\ndatabase  {database}\nwarehouse {settings.warehouse_uri}\n")
+    typer.echo(f"lakehouse {__version__}\ndatabase  {settings.database_name}\nwarehouse {settings.warehouse_uri}\n")
     table = Table("variable", "value", "meaning", box=None, header_style="bold")
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             shown = "set" if value.get_secret_value() else "-"
         elif name == "db_url":
-            shown = database if value else "-"
+            shown = settings.database_name if value else "-"
         else:
             shown = str(value) or "-"
         table.add_row(str(field.validation_alias), shown, field.description or "")

@@ -66,7 +66,7 @@ def run(
             __version__,
             gateway.uri,
             settings.warehouse_uri,
-            _database_name(settings),
+            settings.database_name,
         )
         stopped.wait()
         _log.info("stopping: running calls have %g seconds to end", GRACE_SECONDS)
@@ -81,7 +81,7 @@ def _opened(settings: "Settings") -> "Lakehouse":
         return Lakehouse.open(settings)
     except StorageError as error:
         raise ConfigurationError(
-            f"the lake cannot be opened: {error.message} (database {_database_name(settings)}, "
+            f"the lake cannot be opened: {error.message} (database {settings.database_name}, "
             f"warehouse {settings.warehouse_uri})"
         ) from error
 
@@ -91,12 +91,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _database_name(settings: "Settings") -> str:
-    from sqlalchemy import make_url
-
-    return make_url(settings.database_url).render_as_string(hide_password=True)
 
 
 def _stop_signal() -> threading.Event:

@@ -25,10 +25,10 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(home: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(home: Path, port: int, *options: str, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [LAKEHOUSE, "run", "--port", str(port), *options]
     with (home / "log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment(home), cwd=home, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment(home, **extra), cwd=home, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60
         while b"listens on" not in (home / "log").read_bytes():

@@ -32,6 +32,8 @@ class Database:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ConfigurationError(f"MOSAICOD_DB_URL: unsupported database {parsed.get_backend_name()!r}")
         options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": max_connections, "max_overflow": 0}
+        # Errors end up in logs; parameters hold the UUIDs that entitle to write.
+        options["hide_parameters"] = True
         if self.is_sqlite:
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
