@@ -39,7 +39,7 @@ class GatewayProcess:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self.port)],
-                env={**inherited, "LAKEHOUSE_HOME": str(home), **(environment or {})},
+                env={**inherited, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_STATUS_PORT": "0", **(environment or {})},
                 stdout=log,
                 stderr=log,
             )

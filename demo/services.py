@@ -48,7 +48,9 @@ class Services:
         )
 
     def start_gateway(self, port: int) -> None:
-        self._start("gateway", [_tool("lakehouse"), "run", "--host", HOST, "--port", str(port)])
+        self._start(
+            "gateway", [_tool("lakehouse"), "run", "--host", HOST, "--port", str(port)], LAKEHOUSE_STATUS_PORT="0"
+        )
 
     def start_dagster(self, port: int) -> None:
         dagster_home = self.home / "dagster"

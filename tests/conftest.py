@@ -10,6 +10,8 @@ import pytest
 from tests.postgres_server import fresh_database, postgres_server
 from tests.s3_server import S3Server, s3_server
 
+# Gateways that tests start would fight for the default port.
+os.environ.setdefault("LAKEHOUSE_STATUS_PORT", "0")
 _numbers = itertools.count()
 
 # Tests behind these markers share a server that is dear to start: one worker runs them all.

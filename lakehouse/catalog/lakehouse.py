@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lakehouse.catalog.access.api_keys import ApiKeys
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.finalization import Finalization
@@ -41,6 +42,8 @@ class Lakehouse:
         system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
         recovery: Sessions that somebody began and did not end.
+        upload_budget: Memory of all uploads of this process.
+        activity: What this process has done so far.
         api_keys: Who may call a gateway that asks for keys.
         maintenance: Keeps commits cheap. A server calls `maintenance.start()`, a process that ends after its commits
             `maintenance.run_pending()`.
@@ -51,8 +54,9 @@ class Lakehouse:
         self.database = database
         self.warehouse = warehouse
         self.table_files = TableFiles(warehouse)
-        self.committer = Committer(database, self.table_files)
-        self.maintenance = MaintenanceWorker(database, self.table_files, self.committer, settings)
+        self.activity = Activity()
+        self.committer = Committer(database, self.table_files, activity=self.activity)
+        self.maintenance = MaintenanceWorker(database, self.table_files, self.committer, settings, self.activity)
         self.committer.on_commit = self.maintenance.notify
         self.tables = TopicTables(database, self.table_files)
         self.encoders = EncoderPool(settings.concurrent_writes)
@@ -60,9 +64,8 @@ class Lakehouse:
         self.system_tables = SystemTables(database, self.table_files, self.committer)
         deletion = Deletion(database, warehouse, self.committer, metadata_tables)
         limits = UploadLimits(row_group=settings.encoding_buffer_size, file=settings.max_chunk_size)
-        upload_resources = UploadResources(
-            warehouse, limits, UploadBudget(settings.upload_memory_budget), self.encoders
-        )
+        self.upload_budget = UploadBudget(settings.upload_memory_budget)
+        upload_resources = UploadResources(warehouse, limits, self.upload_budget, self.encoders)
         finalization = Finalization(database, self.committer, metadata_tables)
         self.sequences = Sequences(database, deletion)
         self.sessions = Sessions(database, finalization, deletion)
@@ -80,7 +83,13 @@ class Lakehouse:
         )
         self.queries = QueryEngine(
             database,
-            ContentSearch(database, warehouse, skip_index, concurrency=settings.max_concurrent_chunk_queries),
+            ContentSearch(
+                database,
+                warehouse,
+                skip_index,
+                concurrency=settings.max_concurrent_chunk_queries,
+                activity=self.activity,
+            ),
         )
 
     @classmethod

@@ -75,6 +75,18 @@ class Settings(BaseSettings):
         validation_alias="MOSAICOD_TLS_PRIVATE_KEY_FILE",
         description="private key of that certificate, PEM without password",
     )
+    status_host: str = Field(
+        "127.0.0.1",
+        validation_alias="LAKEHOUSE_STATUS_HOST",
+        description="address that serves /health, /ready and /metrics",
+    )
+    status_port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        validation_alias="LAKEHOUSE_STATUS_PORT",
+        description="port that serves /health, /ready and /metrics; 0: none",
+    )
 
     max_grpc_message_size: int = Field(
         50 * MIB,

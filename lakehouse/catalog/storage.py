@@ -113,6 +113,16 @@ class Warehouse:
         """Properties, besides `warehouse`, with which a PyIceberg catalog reads and writes the same files."""
         return {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **self._iceberg_properties}
 
+    def check_reachable(self) -> None:
+        """Look at the root.
+
+        Raises:
+            StorageError: If it cannot be reached, or is gone.
+        """
+        with _translated("read"):
+            if self._file_system.get_file_info(self._path(self.uri)).type == FileType.NotFound:
+                raise StorageError("the warehouse is gone")
+
     def exists(self, uri: str) -> bool:
         with _translated("read"):
             found: FileInfo = self._file_system.get_file_info(self._path(uri))

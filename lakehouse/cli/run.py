@@ -17,6 +17,8 @@ from lakehouse.flight_gateway import DEFAULT_HOST, DEFAULT_PORT
 if TYPE_CHECKING:
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.settings import Settings
+    from lakehouse.flight_gateway.server import Gateway
+    from lakehouse.flight_gateway.status_server import StatusServer
 
 # How long running calls may go on after the signal to stop; below the 30 s that orchestrators usually wait.
 GRACE_SECONDS = 10.0
@@ -56,6 +58,7 @@ def run(
         authorizer = KeyRequired(lakehouse.api_keys) if api_key else AllowAll()
         gateway = Gateway(lakehouse, host, port, authorizer, tls=TlsFiles.of_settings(settings) if tls else None)
         gateway.start()
+        status = status_server(gateway, lakehouse)
         lakehouse.maintenance.start()
         if api_key and not tls and not _is_loopback(host):
             _log.warning("keys and data travel unencrypted: add --tls, or a proxy that encrypts")
@@ -69,8 +72,12 @@ def run(
             settings.database_name,
         )
         stopped.wait()
+        if status is not None:
+            status.announce_stop()
         _log.info("stopping: running calls have %g seconds to end", GRACE_SECONDS)
         gateway.stop(GRACE_SECONDS)
+        if status is not None:
+            status.stop()
     _log.info("stopped")
 
 
@@ -84,6 +91,31 @@ def _opened(settings: "Settings") -> "Lakehouse":
             f"the lake cannot be opened: {error.message} (database {settings.database_name}, "
             f"warehouse {settings.warehouse_uri})"
         ) from error
+
+
+def status_server(gateway: "Gateway", lakehouse: "Lakehouse") -> "StatusServer | None":
+    """Health and metrics, unless they are turned off.
+
+    Raises:
+        ConfigurationError: If the port that was asked for is taken. The default port is nobody's wish: the gateway
+            then serves without.
+    """
+    from lakehouse.flight_gateway.readiness import Readiness
+    from lakehouse.flight_gateway.status_server import StatusServer
+
+    settings = lakehouse.settings
+    if settings.status_port == 0:
+        return None
+    server = StatusServer(gateway.metrics, Readiness(lakehouse), settings.status_host, settings.status_port)
+    try:
+        port = server.start()
+    except ConfigurationError as error:
+        if "status_port" in settings.model_fields_set:
+            raise
+        _log.warning("no health page, no metrics: %s", error.message)
+        return None
+    _log.info("health and metrics at http://%s:%d/health, /ready, /metrics", settings.status_host, port)
+    return server
 
 
 def _is_loopback(host: str) -> bool:

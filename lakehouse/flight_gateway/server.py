@@ -12,6 +12,7 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.flight_gateway import DEFAULT_HOST, DEFAULT_PORT
 from lakehouse.flight_gateway.authorizer import AllowAll, Authorizer
 from lakehouse.flight_gateway.memory import MemoryReturner
+from lakehouse.flight_gateway.metrics import GatewayMetrics
 from lakehouse.flight_gateway.service import FlightService
 from lakehouse.flight_gateway.thread_pool import ServingThreads
 from lakehouse.flight_gateway.tls import RenewedCredentials, TlsFiles
@@ -52,7 +53,8 @@ class Gateway:
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=_channel_options(lakehouse.settings.max_grpc_message_size + _FRAMING_ALLOWANCE),
         )
-        service = FlightService(lakehouse, authorizer or AllowAll(), body_compression)
+        self.metrics = GatewayMetrics(lakehouse)
+        service = FlightService(lakehouse, authorizer or AllowAll(), self.metrics, body_compression)
         self._server.add_generic_rpc_handlers((service.handler(),))
 
     @property

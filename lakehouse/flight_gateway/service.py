@@ -27,6 +27,7 @@ from lakehouse.flight_gateway.authorizer import Authorizer
 from lakehouse.flight_gateway.errors import status_of, wire_text
 from lakehouse.flight_gateway.ipc_decoder import DecodedUpload
 from lakehouse.flight_gateway.ipc_encoder import BatchEncoder
+from lakehouse.flight_gateway.metrics import GatewayMetrics
 from lakehouse.flight_gateway.request_log import RequestLog
 from lakehouse.flight_gateway.tickets import Ticket
 from lakehouse.flight_gateway.wire import read_criteria
@@ -38,10 +39,18 @@ class FlightService:
     """Answers the RPCs of one gateway.
 
     Args:
+        metrics: Counts the calls.
         body_compression: `lz4` or `zstd` to compress the bodies of DoGet, or None.
     """
 
-    def __init__(self, lakehouse: Lakehouse, authorizer: Authorizer, body_compression: str | None = None) -> None:
+    def __init__(
+        self,
+        lakehouse: Lakehouse,
+        authorizer: Authorizer,
+        metrics: GatewayMetrics,
+        body_compression: str | None = None,
+    ) -> None:
+        self._metrics = metrics
         self._lakehouse = lakehouse
         self._authorizer = authorizer
         self._body_compression = body_compression
@@ -68,21 +77,22 @@ class FlightService:
 
     def do_action(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._serving("DoAction", context) as log:
-            message = _decoded(flight.Action, request)
+            message = _decoded(flight.Action, log.received(request))
             log.subject = name = message.type
+            log.action = name if name in ACTIONS else ""
             needed = ACTIONS[name].permission if name in ACTIONS else Permission.ANY
             log.caller = self._authorize(needed, context)
             # Not around the loop: between two messages a generator may continue in another context.
             with audit.acting_as(log.caller):
                 responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes())
             for response in responses:
-                yield flight.Result(payloads.envelope(name, response)).serialize()
+                yield log.sent(flight.Result(payloads.envelope(name, response)).serialize())
 
     def do_put(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Returns only once the rows are durable, because the client takes the end of the RPC for the receipt."""
         with self._serving("DoPut", context) as log:
             log.caller = self._authorize(Permission.WRITE, context)
-            decoded = DecodedUpload(requests, self._lakehouse.settings.max_grpc_message_size)
+            decoded = DecodedUpload(_Counted(requests, log), self._lakehouse.settings.max_grpc_message_size)
             request = payloads.UploadRequest.parse(_command(decoded.descriptor))
             log.subject = str(request.locator)
             topics = self._lakehouse.topics
@@ -102,7 +112,7 @@ class FlightService:
     def do_get(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._serving("DoGet", context) as log:
             log.caller = self._authorize(Permission.READ, context)
-            ticket = Ticket.from_bytes(_decoded(flight.Ticket, request).ticket)
+            ticket = Ticket.from_bytes(_decoded(flight.Ticket, log.received(request)).ticket)
             log.subject = str(ticket.locator)
             topic = self._lakehouse.topics.get(ticket.locator)
             _check_readable(topic, ticket)
@@ -111,19 +121,20 @@ class FlightService:
             metadata = descriptions.topic_schema_metadata(topic, rows)
             schema = descriptions.with_metadata(descriptions.stored_schema(topic), metadata)
             encoder = BatchEncoder(schema, self._body_compression)
-            yield encoder.schema_message()
+            yield log.sent(encoder.schema_message())
             found = cast(Generator[pa.RecordBatch, None, None], reader.read(topic, ticket.window))
             with closing(found) as batches:
                 for batch in batches:
                     log.rows += batch.num_rows
                     messages = encoder.batch_messages(batch)
                     del batch
-                    yield from messages
+                    for message in messages:
+                        yield log.sent(message)
 
     def get_flight_info(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         with self._serving("GetFlightInfo", context) as log:
             log.caller = self._authorize(Permission.READ, context)
-            resource_request = payloads.ResourceRequest.parse(_command(request))
+            resource_request = payloads.ResourceRequest.parse(_command(log.received(request)))
             log.subject = resource_request.resource_locator
             resource = parse_resource(resource_request.resource_locator)
             descriptor, window = _decoded(flight.FlightDescriptor, request), resource_request.window
@@ -137,14 +148,16 @@ class FlightService:
                 sequence = self._lakehouse.sequences.describe(resource)
                 info = descriptions.describe_sequence(sequence, window, reader, descriptor)
             encoded: bytes = info.serialize()
+            log.sent(encoded)
         return encoded
 
     def get_schema(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         with self._serving("GetSchema", context) as log:
             log.caller = self._authorize(Permission.READ, context)
-            log.subject = payloads.ResourceRequest.parse(_command(request)).resource_locator
+            log.subject = payloads.ResourceRequest.parse(_command(log.received(request))).resource_locator
             topic = self._lakehouse.topics.get(TopicLocator.parse(log.subject))
             encoded: bytes = flight.SchemaResult(descriptions.stored_schema(topic)).serialize()
+            log.sent(encoded)
         return encoded
 
     def list_flights(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -153,7 +166,7 @@ class FlightService:
             if read_criteria(request) not in (b"", b"/"):
                 raise BadRequestError("ListFlights accepts no criteria but an empty one or '/'")
             for name in self._lakehouse.sequences.names():
-                yield descriptions.list_entry(name).serialize()
+                yield log.sent(descriptions.list_entry(name).serialize())
 
     def _unsupported(self, rpc: str) -> Callable[..., None]:
         def refuse(request: object, context: grpc.ServicerContext) -> None:
@@ -169,7 +182,7 @@ class FlightService:
     @contextmanager
     def _serving(self, rpc: str, context: grpc.ServicerContext) -> Iterator[RequestLog]:
         """Turn whatever ends the block into a status for the client and a record in the log."""
-        log = RequestLog(rpc, context.peer())
+        log = RequestLog(rpc, context.peer(), self._metrics)
         try:
             yield log
         except Exception as error:
@@ -181,6 +194,20 @@ class FlightService:
             raise
         else:
             log.end(grpc.StatusCode.OK)
+
+
+class _Counted:
+    """The messages of a client, counted. No generator: whoever reads asks again after the end."""
+
+    def __init__(self, messages: Iterator[bytes], log: RequestLog) -> None:
+        self._messages = messages
+        self._log = log
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._log.received(next(self._messages))
 
 
 _Message = TypeVar("_Message", flight.Action, flight.Ticket, flight.FlightDescriptor)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ LAKEHOUSE = str(Path(sys.executable).with_name("lakehouse"))
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LAKEHOUSE_", "MOSAICOD_"))}
-    return inherited | {"LAKEHOUSE_HOME": str(home)} | extra
+    return inherited | {"LAKEHOUSE_HOME": str(home), "LAKEHOUSE_STATUS_PORT": "0"} | extra
 
 
 @contextmanager
@@ -44,8 +45,11 @@ def running(home: Path, port: int, *options: str, **extra: str) -> Iterator[subp
 
 
 def test_an_acknowledged_upload_survives_a_kill_and_can_be_finalized_afterwards(tmp_path: Path, name: str) -> None:
-    port = free_port()
-    with running(tmp_path, port) as process:
+    port, status_port = free_port(), free_port()
+    with running(tmp_path, port, LAKEHOUSE_STATUS_PORT=str(status_port)) as process:
+        for page in ("health", "ready", "metrics"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{status_port}/{page}", timeout=30) as response:
+                assert response.status == 200
         raw = RawClient(port)
         topic = raw.new_topic(name)
         raw.upload(topic, plain_batch(1, 2, 3))

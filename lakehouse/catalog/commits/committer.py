@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lakehouse.catalog import crash_points
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFoundError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
@@ -133,6 +134,7 @@ class Committer:
         files: Reads and writes table metadata.
         on_commit: Called after each commit with the identifiers of the changed tables; must return at once.
         patience_s: How long a plan is tried while other processes win, in seconds.
+        activity: Counts commits and conflicts.
     """
 
     def __init__(
@@ -141,7 +143,9 @@ class Committer:
         files: TableFiles,
         on_commit: Callable[[Iterable[str]], None] = lambda _identifiers: None,
         patience_s: float = PATIENCE_S,
+        activity: Activity | None = None,
     ) -> None:
+        self._activity = activity or Activity()
         self.on_commit = on_commit
         self._database = database
         self._files = files
@@ -226,6 +230,7 @@ class Committer:
                 else:
                     refusal.request.finish(refusal.reason)
             except _ConflictError:
+                self._activity.add(commit_conflicts=1)
                 for request in plans:
                     request.give_up_when_late()
                 time.sleep(random.uniform(0, pause))
@@ -238,6 +243,7 @@ class Committer:
                     for request in plans:
                         self._commit_group([request])
             else:
+                self._activity.add(commits=1)
                 for request in plans:
                     request.finish()
                 self.on_commit(changed)

@@ -73,6 +73,12 @@ class Database:
         ):
             yield connection
 
+    def connections(self) -> tuple[int, int]:
+        """Connections at work at the moment, and the most there can be."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout(), pool.size()
+
     def close(self) -> None:
         self.engine.dispose()
 

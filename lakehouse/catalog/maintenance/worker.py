@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import LakehouseError
@@ -39,9 +40,18 @@ class MaintenanceWorker:
         files: Reads and writes table metadata.
         committer: Of this process; give `notify` to its `on_commit`.
         settings: See `Upkeep` and `run_cleanup_cycle`; `cleanup_time_interval` 0 means no cycles.
+        activity: Counts what was done.
     """
 
-    def __init__(self, database: Database, files: TableFiles, committer: Committer, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        files: TableFiles,
+        committer: Committer,
+        settings: Settings,
+        activity: Activity | None = None,
+    ) -> None:
+        self._activity = activity or Activity()
         self._database = database
         self._files = files
         self._committer = committer
@@ -109,9 +119,11 @@ class MaintenanceWorker:
             try:
                 self._work()
             except LakehouseError as error:
+                self._activity.add(maintenance_failures=1)
                 logger.warning("maintenance failed and will be tried again: %s", error)
                 self._pause(BUSY_PAUSE_S)
             except Exception:
+                self._activity.add(maintenance_failures=1)
                 logger.exception("maintenance failed")
                 self._pause(BUSY_PAUSE_S)
 
@@ -145,6 +157,7 @@ class MaintenanceWorker:
                 self._maintain_all(due)
                 if purges:
                     purged = self._upkeep.purge_metadata(limit=PURGE_BATCH).purged_metadata_files
+                    self._activity.add(purged_files=purged)
                     # Where there was something, younger marks may be waiting for their turn.
                     self._next_purge = self._purge_time() if purged else float("inf")
                     if purged >= PURGE_BATCH:
@@ -155,6 +168,12 @@ class MaintenanceWorker:
             self._next_cycle = time.monotonic() + self._settings.cleanup_time_interval
             report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
             logger.info("cleanup cycle: %s", report or "another process is at it")
+            if report is not None:
+                self._activity.add(
+                    cleanup_cycles=1,
+                    expired_snapshots=report.upkeep.expired_snapshots,
+                    purged_files=report.orphans.purged + report.upkeep.purged_metadata_files,
+                )
 
     def _take_due_tables(self) -> list[str]:
         """Tables that need work; the rest of those that were changed is forgotten without taking the lease."""
@@ -192,6 +211,7 @@ class MaintenanceWorker:
 
     def _maintain(self, identifier: str) -> UpkeepResult:
         result = self._upkeep.maintain(identifier)
+        self._activity.add(expired_snapshots=result.expired_snapshots)
         if result.expired_snapshots:
             # What expiry leaves behind is purged when its readers have had time to finish.
             self._next_purge = min(self._next_purge, self._purge_time())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy import select
 
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
 from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError, StateError, StorageError
@@ -49,6 +50,7 @@ class ContentSearch:
         concurrency: Topics that one query scans at the same time.
         cache_bytes: Memory for columns of bounds.
         is_pruning: Whether bounds are believed; without, every file is scanned.
+        activity: Counts what was looked at.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ContentSearch:
         concurrency: int = 4,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         is_pruning: bool = True,
+        activity: Activity | None = None,
     ) -> None:
         self._database = database
         self._slices = ParquetSlices(warehouse)
@@ -68,8 +71,10 @@ class ContentSearch:
         self.is_pruning = is_pruning
         self.index = FileIndex(skip_index, cache_bytes)
         elements = ElementBounds()
-        self.candidates = CandidateFinder(database, skip_index, self.index, elements, is_pruning=is_pruning)
-        self.scanner = FileScanner(self._slices, elements, is_pruning=is_pruning)
+        self.candidates = CandidateFinder(
+            database, skip_index, self.index, elements, is_pruning=is_pruning, activity=activity
+        )
+        self.scanner = FileScanner(self._slices, elements, is_pruning=is_pruning, activity=activity)
 
     def matching(
         self,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy import Connection, select
 
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
@@ -69,6 +70,7 @@ class CandidateFinder:
         index: Columns of bounds.
         elements: Bounds of lists and maps in files that were opened before.
         is_pruning: Whether bounds are believed.
+        activity: Counts what was looked at.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class CandidateFinder:
         elements: ElementBounds,
         *,
         is_pruning: bool = True,
+        activity: Activity | None = None,
     ) -> None:
+        self._activity = activity or Activity()
         self._database = database
         self._skip_index = skip_index
         self._index = index
@@ -157,6 +161,7 @@ class CandidateFinder:
         yield from self._published(located, predicate, explanation, wants_excluded=wants_excluded)
         for topic, entries in located.recorded:
             location = None if topic.table_identifier is None else located.pointers.get(topic.table_identifier)
+            self._activity.add(query_files_considered=len(entries))
             reasons = self._reasons_of_entries(entries, location, predicate)
             if explanation is not None:
                 _explain(explanation, predicate, reasons)
@@ -182,6 +187,7 @@ class CandidateFinder:
             sequences = sorted({topic.locator.sequence for topics in members for topic in topics})
         leaves = [(each.column.leaf_path, each.column.storage_kind) for _, each in self._excluding(predicate)]
         files = self._index.files([located.pointers[identifier] for identifier in tables], leaves, sequences)
+        self._activity.add(query_files_considered=len(files))
         reasons = self._reasons(files, predicate)
         wanted = np.ones(len(files), np.bool_)
         if explanation is None and not wants_excluded:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.predicates import RowPredicate
@@ -44,9 +45,18 @@ class FileScanner:
         slices: Reads files and keeps footers.
         elements: Told the bounds of lists and maps.
         is_pruning: Whether statistics of row groups are believed.
+        activity: Counts the files.
     """
 
-    def __init__(self, slices: ParquetSlices, elements: ElementBounds, *, is_pruning: bool = True) -> None:
+    def __init__(
+        self,
+        slices: ParquetSlices,
+        elements: ElementBounds,
+        *,
+        is_pruning: bool = True,
+        activity: Activity | None = None,
+    ) -> None:
+        self._activity = activity or Activity()
         self._slices = slices
         self._elements = elements
         self._is_pruning = is_pruning
@@ -59,6 +69,7 @@ class FileScanner:
         Raises:
             StorageError: If the file is gone or damaged.
         """
+        self._activity.add(query_files_opened=1)
         footer = self._slices.footer(path)
         row_groups = np.array(footer.row_groups(selection.window), np.int64)
         kept = np.ones(len(row_groups), np.bool_)

@@ -45,6 +45,11 @@ class UploadBudget:
         """Largest total so far."""
         return self._peak
 
+    @property
+    def open_uploads(self) -> int:
+        """Number of registered owners."""
+        return len(self._owners)
+
     def register(self, owner: BufferOwner) -> None:
         with self._changed:
             self._owners.add(owner)
