@@ -20,7 +20,7 @@ MAY_IMPORT = {
 
 # Dependencies of parts that are being built; each leaves with the first module that imports it.
 DECLARED_AHEAD = {
-    *("duckdb", "great-expectations", "pandas", "polars", "prometheus-client"),
+    *("duckdb", "great-expectations", "pandas", "polars"),
     *("ruamel.yaml", "s3fs", "starlette", "uvicorn"),
 }
 
