@@ -57,7 +57,7 @@ def test_what_is_imported_is_a_declared_dependency_and_the_other_way_round() -> 
     modules -= {"lakehouse", *sys.stdlib_module_names}
     # `google` is shared by several distributions.
     distributions = {**packages_distributions(), "google": ["protobuf"]}
-    imported = {distributions[module][0].lower() for module in modules}
+    imported = {distributions[module][0].lower().replace("_", "-") for module in modules}
     # The database driver and the operators' UI are started by name.
     assert imported | {"psycopg", "dagster-webserver"} <= declared
     assert declared - imported - {"psycopg", "dagster-webserver"} <= DECLARED_AHEAD
