@@ -127,3 +127,11 @@ class StorageError(LakehouseError, Transient):
 
 class ConfigurationError(LakehouseError, Terminal):
     """A setting is missing, malformed or contradicts another."""
+
+
+class ContractError(LakehouseError, Terminal):
+    """A data contract that cannot be read: it breaks the standard, names an unknown rule or column, or another's id."""
+
+
+class ContractBreachError(StateError):
+    """A session breaks a data contract, and the policy is to refuse such sessions."""

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         validation_alias="LAKEHOUSE_DROP_SETTLE_TIME",
         description="seconds a dropped recording must stay unchanged before it is ingested",
     )
+    contracts_folder: Path = Field(
+        Path("contracts"),
+        validation_alias="LAKEHOUSE_CONTRACTS_FOLDER",
+        description="folder of data contracts beside those shipped; a relative path is below LAKEHOUSE_HOME",
+    )
     db_url: str = Field(
         "",
         repr=False,
@@ -216,6 +221,10 @@ class Settings(BaseSettings):
     @property
     def drop_path(self) -> Path:
         return (self.home / self.drop_folder).resolve()
+
+    @property
+    def contracts_path(self) -> Path:
+        return (self.home / self.contracts_folder).resolve()
 
     @property
     def parallelism(self) -> int:

@@ -7,7 +7,7 @@ import typer
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import api_key, cleanup, compact, info, ingest, query, run, sequences
+from lakehouse.cli import api_key, cleanup, compact, contracts, info, ingest, query, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -26,6 +26,7 @@ app.add_typer(api_key.app, name="api-key")
 app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)
+app.add_typer(contracts.app, name="contracts")
 app.command("cleanup")(cleanup.cleanup)
 app.command("compact")(compact.compact)
 app.command("info")(info.info)

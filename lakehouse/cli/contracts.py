@@ -1,0 +1,265 @@
+"""`lakehouse contracts`: what recordings promise, and whether they keep it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lakehouse.cli.formatting import bold, error_console, human_time, wide_console
+
+if TYPE_CHECKING:
+    from lakehouse.contracts.findings import Finding
+    from lakehouse.contracts.library import ContractLibrary
+    from lakehouse.contracts.model import Contract
+    from lakehouse.contracts.validation import ValidationReport
+
+app = typer.Typer(
+    help="Data contracts: list and check them, and judge recordings by them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+File = Annotated[
+    list[Path] | None,
+    typer.Option("--contract", metavar="FILE", help="Also use this contract file; can be given more than once."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command("run")
+def run(
+    sequence: Annotated[
+        str, typer.Option(metavar="GLOB", help="Sequences by name; `*` stands for any characters.")
+    ] = "*",
+    topic: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only topics of these paths, and no rules about whole sequences.")
+    ] = None,
+    contract: File = None,
+    record: Annotated[bool, typer.Option(help="Add the verdicts to the table mosaico.validation_results.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Validate recordings now.
+
+    Ends with status 1 if a rule of severity error is broken or a contract file cannot be used.
+    """
+    # Imported when the command runs: the libraries behind it take seconds, `--help` should not.
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+    from lakehouse.contracts import results
+    from lakehouse.contracts.findings import Verdict
+    from lakehouse.contracts.library import ContractLibrary
+    from lakehouse.contracts.selection import select_subjects
+    from lakehouse.contracts.validation import Validator
+
+    settings = Settings.load()
+    library = ContractLibrary.load(settings.contracts_path, contract or ())
+    _print_problems(library)
+    with Lakehouse.open(settings) as lake:
+        report = Validator(lake, library).validate(select_subjects(lake, sequence, topic))
+        if record:
+            results.record(lake.system_tables, report)
+            lake.maintenance.run_pending()
+    if as_json:
+        typer.echo(json.dumps(_report_as_dict(report), indent=2))
+    else:
+        _print_report(report)
+    if library.problems or report.verdict is Verdict.FAILED:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_contracts(contract: File = None, as_json: Json = False) -> None:
+    """List the contracts in force, shipped ones and those of the contracts folder."""
+    library = _library(contract)
+    _print_problems(library)
+    if as_json:
+        typer.echo(json.dumps([_contract_as_dict(each) for each in library.contracts], indent=2))
+    else:
+        table = Table("contract", "version", "from", "applies to", "rules", box=None, header_style="bold")
+        for each in library.contracts:
+            rules = sum(len(part.rules) for part in each.objects)
+            table.add_row(each.id, each.version, each.origin, ", ".join(map(_target, each.objects)), str(rules))
+        wide_console().print(table)
+    if library.problems:
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def show(
+    name: Annotated[
+        str, typer.Argument(help="Id of a contract, or locator of a topic (sequence/path) to see what applies to it.")
+    ],
+    contract: File = None,
+    as_json: Json = False,
+) -> None:
+    """Show the rules of a contract, or all that apply to a topic after refinement."""
+    from lakehouse.contracts.rules.catalogue import SEQUENCE_RULES, TOPIC_RULES
+
+    library = _library(contract)
+    _print_problems(library)
+    if "/" in name:
+        from lakehouse.catalog.lakehouse import Lakehouse
+        from lakehouse.catalog.locators import TopicLocator
+        from lakehouse.catalog.settings import Settings
+        from lakehouse.contracts.resolution import contract_of_topic
+
+        with Lakehouse.open(Settings.load()) as lake:
+            effective = contract_of_topic(library.contracts, lake.topics.get(TopicLocator.parse(name)))
+        title = f"{name}: {', '.join(effective.sources) or 'no contract'}"
+        rules = [(name, rule) for rule in effective.rules.values()]
+    else:
+        found = library.get(name)
+        title = f"{found.id} {found.version} ({found.origin}, {found.file}): {found.purpose}"
+        rules = [(_target(part), rule) for part in found.objects for rule in part.rules]
+    if as_json:
+        typer.echo(json.dumps([{"applies_to": target, **_rule_as_dict(rule)} for target, rule in rules], indent=2))
+        return
+    console = wide_console()
+    console.print(title, style="bold")
+    table = Table("applies to", "rule", "severity", "kind", "asks for", "contract", box=None, header_style="bold")
+    for target, rule in rules:
+        kind = TOPIC_RULES[rule.rule].kind if rule.rule in TOPIC_RULES else SEQUENCE_RULES[rule.rule].kind
+        asks = f"{rule.rule} {_parameters(rule)}".strip()
+        state = "disabled" if rule.disabled else str(rule.severity)
+        table.add_row(target, rule.id, state, str(kind), asks, f"{rule.contract} {rule.contract_version}")
+    console.print(table)
+
+
+@app.command("lint")
+def lint(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Contract files; without any, those in the folder.")
+    ] = None,
+) -> None:
+    """Check contract files: every problem with its file, its line, and what is expected."""
+    from lakehouse.contracts.document import BrokenContractError
+    from lakehouse.contracts.library import read_contract
+
+    if not files:
+        library = _library(None)
+        _print_problems(library)
+        typer.echo(f"{len(library.contracts)} contracts are good")
+        if library.problems:
+            raise typer.Exit(1)
+        return
+    is_broken = False
+    for path in files:
+        try:
+            found = read_contract(path)
+        except BrokenContractError as error:
+            is_broken = True
+            for problem in error.problems:
+                error_console().print(f"error: {problem}", style="red")
+        else:
+            rules = sum(len(part.rules) for part in found.objects)
+            typer.echo(f"{path.name}: good: {found.id} {found.version}, {rules} rules")
+    if is_broken:
+        raise typer.Exit(1)
+
+
+def _library(extra: list[Path] | None) -> "ContractLibrary":
+    from lakehouse.catalog.settings import Settings
+    from lakehouse.contracts.library import ContractLibrary
+
+    return ContractLibrary.load(Settings.load().contracts_path, extra or ())
+
+
+def _print_problems(library: "ContractLibrary") -> None:
+    for problem in library.problems:
+        error_console().print(f"error: contract not used: {problem}", style="red")
+
+
+def _target(part: Any) -> str:
+    if part.scope == "sequence":
+        return f"sequences {part.sequences or '*'}"
+    words = [part.ontology_tag or "", part.topics or ("" if part.ontology_tag else "every topic")]
+    words += [f"in {part.sequences}"] if part.sequences else []
+    return " ".join(word for word in words if word)
+
+
+def _parameters(rule: Any) -> str:
+    words = [f"{key}={value}" for key, value in rule.parameters.items()]
+    return " ".join([*words, *([f"tolerating {rule.tolerance}"] if str(rule.tolerance) else [])])
+
+
+def _rule_as_dict(rule: Any) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "rule": rule.rule,
+        "column": ".".join(rule.path) or None,
+        "parameters": dict(rule.parameters),
+        "severity": str(rule.severity),
+        "dimension": rule.dimension,
+        "disabled": rule.disabled,
+        "contract": rule.contract,
+        "contract_version": rule.contract_version,
+    }
+
+
+def _contract_as_dict(contract: "Contract") -> dict[str, Any]:
+    return {
+        "id": contract.id,
+        "version": contract.version,
+        "origin": contract.origin,
+        "file": contract.file,
+        "purpose": contract.purpose,
+        "applies_to": [_target(part) for part in contract.objects],
+        "rules": sum(len(part.rules) for part in contract.objects),
+    }
+
+
+def _report_as_dict(report: "ValidationReport") -> dict[str, Any]:
+    from lakehouse.contracts.results import result_rows
+
+    rows = list(result_rows(report, report.findings))
+    for row, finding in zip(rows, report.findings, strict=True):
+        row["time_ranges"], row["samples"] = json.loads(row["time_ranges"]), json.loads(row["samples"])
+        row["snippet"] = finding.snippet()
+    return {
+        "run_id": report.run_id,
+        "verdict": str(report.verdict),
+        "rows": report.rows,
+        "seconds": round(report.seconds, 3),
+        "contract_problems": [str(problem) for problem in report.problems],
+        "topics_without_contract": report.without_contract,
+        "results": rows,
+    }
+
+
+def _print_report(report: "ValidationReport") -> None:
+    from lakehouse.contracts.findings import Verdict, worst
+
+    console = wide_console()
+    if not report.sequences:
+        console.print("nothing to validate: no finalized sequence matches")
+        return
+    table = Table("sequence", "verdict", "topics", "rules", "failed", "warned", box=None, header_style="bold")
+    for sequence in report.sequences:
+        found = report.of_sequence(sequence)
+        counts = [sum(each.verdict is verdict for each in found) for verdict in (Verdict.FAILED, Verdict.WARNED)]
+        verdict = worst(each.verdict for each in found)
+        topics = len({each.topic for each in found if each.topic})
+        table.add_row(sequence, str(verdict), str(topics), str(len(found)), *map(str, counts))
+    console.print(table)
+    for finding in report.findings:
+        if finding.verdict is not Verdict.PASSED:
+            _print_finding(finding)
+    console.print(f"{report.rows:,} rows in {report.seconds:.1f} s; run {report.run_id}")
+
+
+def _print_finding(finding: "Finding") -> None:
+    console = wide_console()
+    console.print(bold(f"\n{finding.verdict}: {finding.subject}, rule {finding.rule.id}"))
+    if finding.rule.description:
+        console.print(f"  {finding.rule.description}")
+    console.print(f"  expected  {finding.expected}")
+    console.print(f"  observed  {finding.observed}")
+    for found in finding.ranges[:3]:
+        span = f"{human_time(found.start_ns)} UTC, {(found.end_ns - found.start_ns) / 1e9:.3f} s, {found.rows:,} rows"
+        console.print(f"  at        {span}; {found.start_ns} to {found.end_ns} ns")
+    if finding.range_count > 3:
+        console.print(f"            and {finding.range_count - 3:,} more places")
+    if snippet := finding.snippet():
+        console.print(f"  look      {snippet}", soft_wrap=True)

@@ -1,0 +1,109 @@
+"""Derived columns of many topics, collected until they are worth one judgement.
+
+A judgement costs tens of milliseconds whatever its size, so small topics that are asked the same questions share one.
+The memory they wait in is bounded.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from lakehouse.contracts.binding import Piece, count_judged, filled
+from lakehouse.contracts.findings import MAX_SAMPLES
+from lakehouse.contracts.judging import Answer, Judge, Question
+from lakehouse.contracts.rules.rule import VALUE
+
+MAX_BYTES = 128 << 20
+
+
+class Piles:
+    """One pile per set of questions.
+
+    Args:
+        judge: Judges them.
+        max_bytes: Derived columns kept waiting, over all piles; None: `MAX_BYTES`.
+    """
+
+    def __init__(self, judge: Judge, max_bytes: int | None = None) -> None:
+        self._judge = judge
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
+        self._piles: dict[str, list[Piece]] = {}
+        self._questions: dict[str, list[tuple[str, Question]]] = {}
+        self._sizes: dict[str, int] = {}
+
+    def add(self, piece: Piece) -> None:
+        """Add a piece; judges the largest pile if there is too much."""
+        key = piece.topic.batch_key
+        self._questions.setdefault(key, piece.topic.questions)
+        self._piles.setdefault(key, []).append(piece)
+        self._sizes[key] = self._sizes.get(key, 0) + piece.nbytes
+        while sum(self._sizes.values()) > self._max_bytes:
+            self._flush(max(self._sizes, key=lambda each: self._sizes[each]))
+
+    def flush(self) -> None:
+        """Judge everything."""
+        for key in list(self._piles):
+            self._flush(key)
+
+    def _flush(self, key: str) -> None:
+        pieces, _ = self._piles.pop(key), self._sizes.pop(key)
+        names = sorted({name for piece in pieces for name in piece.columns})
+        types = {name: next(p.columns[name].dtype for p in pieces if name in p.columns) for name in names}
+        columns = {name: np.concatenate([filled(piece, name, types[name]) for piece in pieces]) for name in names}
+        # A rule that gave up half-way leaves questions without a column.
+        questions = [(rule_id, each) for rule_id, each in self._questions.pop(key) if each.column in columns]
+        answers = self._judge.judge(columns, [each for _, each in questions])
+        by_rule: dict[str, list[tuple[str, Answer]]] = {}
+        for (rule_id, question), answer in zip(questions, answers, strict=True):
+            by_rule.setdefault(rule_id, []).append((question.column, answer))
+        for rule_id, found in by_rule.items():
+            self._settle(pieces, rule_id, found)
+
+    def _settle(self, pieces: list[Piece], rule_id: str, found: list[tuple[str, Answer]]) -> None:
+        """Give the answers about one rule back to the topics they are about."""
+        failing = np.unique(np.concatenate([answer.failing for _, answer in found]))
+        complaint = next((answer.complaint for _, answer in found if answer.complaint), None)
+        start = 0
+        for piece in pieces:
+            bound = piece.topic.rules[rule_id]
+            end = start + len(piece)
+            if complaint is not None:
+                bound.give_up(complaint)
+            if bound.is_working:
+                self._tally(piece, rule_id, found, failing[np.searchsorted(failing, start) :], start, end)
+            start = end
+
+    def _tally(
+        self,
+        piece: Piece,
+        rule_id: str,
+        found: list[tuple[str, Answer]],
+        failing: npt.NDArray[np.int64],
+        start: int,
+        end: int,
+    ) -> None:
+        bound = piece.topic.rules[rule_id]
+        is_extra = piece.first_row < 0
+        if is_extra and bound.is_about_rows:
+            return
+        main = piece.columns.get(bound.column(VALUE))
+        own = failing[: np.searchsorted(failing, end)] - start
+        if main is not None:
+            # What has no value to judge may still be missing one.
+            bound.tally.checked += count_judged(main) + len(own) - count_judged(main[own])
+        if not len(own):
+            return
+        if is_extra:
+            bound.tally.failed += 1
+        else:
+            bound.tally.add(own, piece.first_row, piece.times, piece.previous_ns)
+        for place in own[:MAX_SAMPLES]:
+            for column, answer in found:
+                if _contains(answer, place + start) and column in piece.columns:
+                    suffix = column.rpartition("|")[2]
+                    bound.tally.sample(int(piece.times[place]), suffix, piece.columns[column][place])
+                    break
+
+
+def _contains(answer: Answer, row: int) -> bool:
+    place = np.searchsorted(answer.failing, row)
+    return bool(place < len(answer.failing) and answer.failing[place] == row)
