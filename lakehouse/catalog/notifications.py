@@ -5,6 +5,7 @@ import time
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from lakehouse.catalog import audit
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic
 from lakehouse.catalog.control_plane.schema import notifications
@@ -71,7 +72,9 @@ class Notifications:
         """Remove all notes on exactly this resource; none is fine."""
         with self._database.transaction() as connection:
             if target := _target(connection, resource):
-                connection.execute(delete(notifications).where(_notes_on(target)))
+                purged = connection.execute(delete(notifications).where(_notes_on(target))).rowcount
+                if purged:
+                    audit.record(connection, "notification_purge", resource, notifications=purged)
 
 
 def _notes_on(target: tuple[int, int | None]) -> ColumnElement[bool]:

@@ -167,6 +167,12 @@ class Settings(BaseSettings):
         description="seconds between marking and purging of orphans; 0: at once",
     )
 
+    audit_retention_duration: int = Field(
+        31_536_000,
+        ge=0,
+        validation_alias="LAKEHOUSE_AUDIT_RETENTION_DURATION",
+        description="seconds that audit entries stay in the control plane once published; 0: for ever",
+    )
     compaction_target_size: int = Field(
         0,
         ge=0,

@@ -145,15 +145,13 @@ def purge(
 def _api_keys() -> "Iterator[ApiKeys]":
     """The keys of the lake. Only its database is opened: a key can be revoked while the object store is down."""
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
-    from lakehouse.catalog import audit
     from lakehouse.catalog.access.api_keys import ApiKeys
     from lakehouse.catalog.control_plane.migrate import open_database
     from lakehouse.catalog.settings import Settings
 
     database = open_database(Settings.load())
     try:
-        with audit.acting_as("lakehouse api-key"):
-            yield ApiKeys(database)
+        yield ApiKeys(database)
     finally:
         database.close()
 

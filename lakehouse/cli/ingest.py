@@ -46,7 +46,6 @@ def ingest(
     - `lakehouse ingest run_17 --sequence run_17_imu --topic '/imu/*' --metadata '{"vehicle": "v7"}'`
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
-    from lakehouse.catalog import audit
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.settings import Settings
 
@@ -55,7 +54,7 @@ def ingest(
     user_metadata = _parse_metadata(metadata)
     console, errors = wide_console(), error_console()
     failed = 0
-    with Lakehouse.open(Settings.load()) as lake, audit.acting_as("lakehouse ingest"):
+    with Lakehouse.open(Settings.load()) as lake:
         for path in files:
             try:
                 report = _ingest_with_progress(errors, lake, path, sequence, user_metadata, topic)

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from lakehouse import __version__
+from lakehouse.catalog.actor import acting_as, system_user
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import api_key, cleanup, compact, contracts, info, ingest, query, run, sequences
+from lakehouse.cli import api_key, audit, cleanup, compact, contracts, info, ingest, query, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -28,6 +29,7 @@ app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)
 app.add_typer(contracts.app, name="contracts")
 app.command("cleanup")(cleanup.cleanup)
+app.command("audit")(audit.audit)
 app.command("compact")(compact.compact)
 app.command("info")(info.info)
 
@@ -40,11 +42,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    # Whatever the command does is put down in the audit log under this name.
+    context.with_resource(acting_as(system_user(), door=f"lakehouse {context.invoked_subcommand}"))
 
 
 def main() -> None:

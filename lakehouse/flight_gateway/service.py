@@ -33,6 +33,8 @@ from lakehouse.flight_gateway.tickets import Ticket
 from lakehouse.flight_gateway.wire import read_criteria
 
 SERVICE_NAME = "arrow.flight.protocol.FlightService"
+# As the audit log names it.
+DOOR = "gateway"
 
 
 class FlightService:
@@ -83,7 +85,7 @@ class FlightService:
             needed = ACTIONS[name].permission if name in ACTIONS else Permission.ANY
             log.caller = self._authorize(needed, context)
             # Not around the loop: between two messages a generator may continue in another context.
-            with audit.acting_as(log.caller):
+            with audit.acting_as(log.caller, door=DOOR, origin=context.peer()):
                 responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes())
             for response in responses:
                 yield log.sent(flight.Result(payloads.envelope(name, response)).serialize())
@@ -97,7 +99,7 @@ class FlightService:
             log.subject = str(request.locator)
             topics = self._lakehouse.topics
             with (
-                audit.acting_as(log.caller),
+                audit.acting_as(log.caller, door=DOOR, origin=context.peer()),
                 topics.begin_upload(request.locator, request.topic_uuid, decoded.read_schema()) as upload,
             ):
                 for batch in decoded.batches():

@@ -19,6 +19,6 @@ class LakehouseResource(dg.ConfigurableResource):
     @contextmanager
     def open(self, actor: str) -> Iterator[Lakehouse]:
         """The open lake; what is done with it is recorded under `actor` in the audit log."""
-        with Lakehouse.open(self.settings()) as lake, audit.acting_as(actor):
+        with Lakehouse.open(self.settings()) as lake, audit.acting_as(actor, door="dagster"):
             yield lake
             lake.maintenance.run_pending()

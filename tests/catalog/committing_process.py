@@ -14,7 +14,7 @@ from tests.catalog.small_lake import SmallLake
 
 
 def record(connection: Connection) -> None:
-    audit.record(connection, "test", "committed", actor="test")
+    audit.record(connection, "test", "committed")
 
 
 def append(lake: SmallLake, prefix: str, count: str, paths: str) -> None:

@@ -22,7 +22,7 @@ PATHS = ["sensors/imu", "sensors/gps", "sensors/lidar"]
 
 
 def record(connection: Connection) -> None:
-    audit.record(connection, "test", "committed", actor="test")
+    audit.record(connection, "test", "committed")
 
 
 def recorded(lake: SmallLake) -> int:

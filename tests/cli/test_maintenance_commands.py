@@ -47,3 +47,15 @@ def test_cleanup_reports_to_programs_too(scattered: ScatteredLake, lakehouse: Ru
     report = json.loads(lakehouse("cleanup", "--dry-run", "--json").stdout)
     assert report["dry_run"]
     assert report["before"]["data_files"] > 8
+
+
+def test_audit_shows_who_did_what_with_which_command(scattered: ScatteredLake, lakehouse: Run) -> None:
+    lakehouse("compact")
+    (entry,) = json.loads(lakehouse("audit", "--operation", "compaction", "--json").stdout)
+    assert (entry["resource"], entry["door"]) == ("scattered.front", "lakehouse compact")
+    assert entry["actor"].startswith("user ")
+    shown = lakehouse("audit", "--resource", "drive:", "--since", "2026-01-01").stdout
+    assert "session_finalize" in shown
+    assert "compaction" not in shown
+    assert lakehouse("audit", "--actor", "nobody-at-all").stdout == "No entry.\n"
+    assert "is no time" in lakehouse("audit", "--since", "yesterday").stderr

@@ -35,7 +35,7 @@ class Finalization:
         actor = audit.current_actor()
         self._committer.commit(lambda: self._prepare(session_uuid, actor))
 
-    def _prepare(self, session_uuid: str, actor: str) -> CommitPlan:
+    def _prepare(self, session_uuid: str, actor: audit.Actor) -> CommitPlan:
         with self._database.snapshot() as connection:
             row = connection.execute(select_sessions().where(sessions.c.uuid == session_uuid)).one_or_none()
             if row is None:

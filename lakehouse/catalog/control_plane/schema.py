@@ -159,10 +159,21 @@ audit_log = Table(
     Column("at_ns", BigInteger, nullable=False, index=True),
     Column("operation", String(64), nullable=False),
     Column("resource", Text, nullable=False),
-    # Which door and, once keys are on, which key acted.
+    # See `lakehouse.catalog.actor.Actor`.
     Column("actor", Text, nullable=False),
     Column("details", Text, nullable=False, server_default="{}"),
+    Column("door", Text, nullable=False, server_default=""),
+    Column("origin", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
+)
+
+# One row: how far the audit log is published, and, while a purge runs, which entries the triggers let go.
+audit_publication = Table(
+    "audit_publication",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("published_through", BigInteger, nullable=False),
+    Column("purge_before_ns", BigInteger, nullable=False),
 )
 
 # Who may call the gateway. The secret of a key is nowhere: only its salted hash.

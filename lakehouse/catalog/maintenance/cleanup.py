@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import exists, select
 
+from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics
@@ -20,6 +21,8 @@ from lakehouse.catalog.settings import Settings
 CLEANUP_LEASE = "cleanup"
 LEASE_DURATION_S = 600.0
 NANOSECONDS = 1_000_000_000
+# What leaves the lake for good.
+_RECORDED = ("dropped_tables", "expired_snapshots", "purged_metadata_files", "purged", "purged_bytes")
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,16 @@ class _Cycle:
         search = OrphanSearch(self._database, self._files, self._retention_s)
         report.orphans = search.run(dry_run, self._now_ns())
         report.after = report.before if dry_run else self._count()
+        if not dry_run:
+            self._record(report)
         return report
+
+    def _record(self, report: CleanupReport) -> None:
+        figures = {**asdict(report.upkeep), **asdict(report.orphans), "dropped_tables": report.dropped_tables}
+        done = {name: figures[name] for name in _RECORDED if figures[name]}
+        if done:
+            with self._database.transaction() as connection:
+                audit.record(connection, "cleanup", "lake", **done)
 
     def _foresee(self, report: CleanupReport, removed_before_ns: int) -> None:
         expired = 0

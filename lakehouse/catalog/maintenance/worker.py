@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Iterable
 
+from lakehouse.catalog import audit
 from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.maintenance.audit_trail import run_audit_care
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
@@ -166,8 +168,10 @@ class MaintenanceWorker:
                 self._lease.release()
         if time.monotonic() >= self._next_cycle:
             self._next_cycle = time.monotonic() + self._settings.cleanup_time_interval
-            report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
-            logger.info("cleanup cycle: %s", report or "another process is at it")
+            with audit.acting_as("maintenance", door="background"):
+                report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
+                logger.info("cleanup cycle: %s", report or "another process is at it")
+                run_audit_care(self._database, self._files, self._committer, self._settings)
             if report is not None:
                 self._activity.add(
                     cleanup_cycles=1,
