@@ -6,6 +6,7 @@ is left out as a whole and marked; queries then look into the JSON text of those
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, insert, select, text
@@ -21,6 +22,8 @@ MAX_PATH_LENGTH = 1000
 NOT_INDEXED = ""
 _KEY = re.compile(r"[A-Za-z0-9_\- ]+")
 _LOOKUP_SIZE = 500
+# Every query with a wildcard takes all paths apart.
+_PATHS_KEPT = 20_000
 
 # A step down: an object key, or a position in an array.
 Step = str | int
@@ -60,6 +63,7 @@ def path_text(steps: tuple[Step, ...]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
+@lru_cache(maxsize=_PATHS_KEPT)
 def parse_path(path: str) -> tuple[Step, ...]:
     """The inverse of `path_text`."""
     return tuple(

@@ -12,6 +12,8 @@ from lakehouse.catalog.query.metadata_paths import MetadataPath
 from lakehouse.catalog.query.operands import kind_of, parse_operators
 
 MAX_CONDITIONS = 256
+# Each looks at every path that any metadata has.
+MAX_WILDCARD_CONDITIONS = 32
 
 
 class TextField(StrEnum):
@@ -84,7 +86,8 @@ def parse_query(request: Mapping[str, Any]) -> Query:
     Members and fields that the protocol does not know are ignored, as clients expect.
 
     Raises:
-        BadRequestError: If anything in it is malformed, or it has more than `MAX_CONDITIONS` conditions.
+        BadRequestError: If anything in it is malformed, or it has more than `MAX_CONDITIONS` conditions, or more than
+            `MAX_WILDCARD_CONDITIONS` on metadata behind wildcards for keys.
     """
     ontology = dict(_object("ontology", request.get("ontology")))
     include_timestamp_range = ontology.pop(INCLUDE_TIMESTAMP_RANGE, None)
@@ -97,6 +100,9 @@ def parse_query(request: Mapping[str, Any]) -> Query:
         bool(include_timestamp_range),
     )
     _check_count(len(query.sequence) + len(query.topic) + len(query.fields))
+    on_metadata = (*query.sequence.user_metadata, *query.topic.user_metadata)
+    if sum(not path.names_every_key for path, _ in on_metadata) > MAX_WILDCARD_CONDITIONS:
+        raise BadRequestError(f"a query may hold at most {MAX_WILDCARD_CONDITIONS} conditions with wildcards for keys")
     return query
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_, select
 
-from lakehouse.catalog.control_plane.metadata_index import KEY_LENGTH, nodes, not_indexed, parse_path
+from lakehouse.catalog.control_plane.metadata_index import KEY_LENGTH, not_indexed, parse_path
 from lakehouse.catalog.control_plane.schema import metadata_paths, sequence_metadata, sequences, topic_metadata, topics
 from lakehouse.catalog.control_plane.value_keys import value_key
 from lakehouse.catalog.query.conditions import Condition, Operator
 from lakehouse.catalog.query.metadata_paths import MetadataPath
+from lakehouse.catalog.query.path_automaton import PathAutomaton
 from lakehouse.catalog.query.sql_dialect import SqlDialect, dialect_of
 from lakehouse.catalog.query.value_tests import KeyRange, ValueTest
 
@@ -49,12 +50,12 @@ class MetadataFilter:
     def __init__(self, connection: Connection, owners: _Owners, path: MetadataPath, condition: Condition) -> None:
         self._dialect = dialect_of(connection)
         self._owners = owners
-        self._path = path
+        self._automaton = PathAutomaton(path)
         self._negated = condition.operator is Operator.NOT_EXISTS
         existence = condition.operator in (Operator.EXISTS, Operator.NOT_EXISTS)
         self._test = None if existence else ValueTest.compile(condition)
         values = owners.values
-        hit = _path_clause(connection, self._dialect, values, path)
+        hit = _path_clause(connection, self._dialect, values, path, self._automaton)
         is_exact = True
         if self._test is not None:
             on_value, is_exact = _value_clause(self._dialect, values, self._test)
@@ -98,13 +99,13 @@ class MetadataFilter:
 
     def _accepts(self, metadata_text: str) -> bool:
         """Whether anything in the metadata is at the path and passes the test."""
-        return any(
-            self._path.leads_to(steps) and (self._test is None or self._test.holds(value_key(value)))
-            for steps, value in nodes(json.loads(metadata_text))
-        )
+        found = self._automaton.values(json.loads(metadata_text))
+        return any(self._test is None or self._test.holds(value_key(value)) for value in found)
 
 
-def _path_clause(connection: Connection, dialect: SqlDialect, values: Table, path: MetadataPath) -> ColumnElement[bool]:
+def _path_clause(
+    connection: Connection, dialect: SqlDialect, values: Table, path: MetadataPath, automaton: PathAutomaton
+) -> ColumnElement[bool]:
     """The rows whose path the given one addresses."""
     keys = ".".join(path.leading_keys)
     if not keys.isascii() or "\0" in keys:
@@ -121,7 +122,9 @@ def _path_clause(connection: Connection, dialect: SqlDialect, values: Table, pat
     else:
         below = metadata_paths.c.path != ""
     candidates = connection.execute(select(metadata_paths.c.id, metadata_paths.c.path).where(below))
-    return dialect.is_one_of(values.c.path_id, [row.id for row in candidates if path.leads_to(parse_path(row.path))])
+    return dialect.is_one_of(
+        values.c.path_id, [row.id for row in candidates if automaton.leads_to(parse_path(row.path))]
+    )
 
 
 def _value_clause(dialect: SqlDialect, values: Table, test: ValueTest) -> tuple[ColumnElement[bool], bool]:

@@ -5,6 +5,7 @@ Arrays are transparent: a key applied to an array is applied to its elements, at
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -86,15 +87,16 @@ class MetadataPath:
         """Whether it has an explicit array step."""
         return any(isinstance(step, int) or step is Wildcard.ANY_POSITION for step in self.steps)
 
-    def leads_to(self, steps: tuple[Step, ...]) -> bool:
-        """Whether a node is what the path addresses, or an element of an array that is."""
-        # All numbers of own steps that may be behind us; each step of the node moves every one of them on.
-        reached = self._closure({0})
-        for step in steps:
-            reached = self._closure({state for number in reached for state in self._after(number, step)})
-            if not reached:
-                return False
-        return len(self.steps) in reached
+    def begin(self) -> set[int]:
+        """How many steps of the path may be behind the root of a document."""
+        return self._closure({0})
+
+    def advance(self, reached: Iterable[int], step: Step) -> set[int]:
+        """How many steps of the path may be behind a node, given how many may be behind the one above it.
+
+        A node is what the path addresses, or an element of an array that is, where all of them may be.
+        """
+        return self._closure({state for number in reached for state in self._after(number, step)})
 
     def _after(self, number: int, step: Step) -> list[int]:
         expected = self.steps[number] if number < len(self.steps) else None
