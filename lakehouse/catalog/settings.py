@@ -6,7 +6,7 @@ Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Witho
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -47,6 +47,48 @@ class Settings(BaseSettings):
         Path("contracts"),
         validation_alias="LAKEHOUSE_CONTRACTS_FOLDER",
         description="folder of data contracts beside those shipped; a relative path is below LAKEHOUSE_HOME",
+    )
+    landing_prefix: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_LANDING_PREFIX",
+        description="URL watched for recordings, such as s3://bucket/incoming; empty: only the drop folder",
+    )
+    landing_afterwards: Literal["keep", "move"] = Field(
+        "keep",
+        validation_alias="LAKEHOUSE_LANDING_AFTERWARDS",
+        description="what becomes of recordings below the prefix: keep, or move to ingested/ and rejected/ below it",
+    )
+    dagster_url: str = Field(
+        "http://127.0.0.1:3000",
+        validation_alias="LAKEHOUSE_DAGSTER_URL",
+        description="Dagster webserver, told to reload when new tables appear; empty: not told",
+    )
+    stale_session_age: int = Field(
+        86400,
+        ge=60,
+        validation_alias="LAKEHOUSE_STALE_SESSION_AGE",
+        description="seconds without any change after which an open session counts as stale",
+    )
+    stale_session_policy: Literal["report", "discard"] = Field(
+        "report",
+        validation_alias="LAKEHOUSE_STALE_SESSION_POLICY",
+        description="what becomes of stale open sessions: report or discard",
+    )
+    fresh_tables: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_FRESH_TABLES",
+        description="tables that should keep moving, as patterns such as imu.*,gps.* with commas between",
+    )
+    freshness_window: int = Field(
+        86400,
+        ge=60,
+        validation_alias="LAKEHOUSE_FRESHNESS_WINDOW",
+        description="seconds without a new commit after which such a table, and the sequences as a whole, look red",
+    )
+    notify_webhook: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="LAKEHOUSE_NOTIFY_WEBHOOK",
+        description="URL that failures are posted to as JSON; empty: only the log",
     )
     db_url: str = Field(
         "",

@@ -2,15 +2,9 @@
 
 import dagster as dg
 
-from lakehouse.orchestration.defs.ingestion.assets import ingestion, quarantined_recordings, recordings
-from lakehouse.orchestration.defs.ingestion.jobs import ingest_files, ingest_recordings
-from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
-from lakehouse.orchestration.resources import LakehouseResource
+from lakehouse.catalog.settings import Settings
+from lakehouse.orchestration.building import build_definitions
+from lakehouse.orchestration.defs.tables.assets import tables_in_the_lake
 
-defs = dg.Definitions(
-    assets=[recordings, quarantined_recordings, ingestion],
-    jobs=[ingest_recordings, ingest_files],
-    sensors=[drop_folder_sensor],
-    resources={"lakehouse": LakehouseResource()},
-    executor=dg.in_process_executor,
-)
+settings = Settings.load()
+defs: dg.Definitions = build_definitions(settings, tables_in_the_lake(settings))

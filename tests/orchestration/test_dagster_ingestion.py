@@ -1,9 +1,7 @@
 """Ingestion as an operator sees it: the drop folder, the partitioned asset, and the job for explicit files."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,7 +11,8 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.ingestion import assets
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
-from lakehouse.orchestration.resources import LakehouseResource
+from tests.orchestration import dagster_driver as driver
+from tests.orchestration.dagster_driver import launch, metadata_of
 from tests.orchestration.recordings.recording_files import SHARED
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
@@ -21,36 +20,8 @@ ROWS = 20_740
 HOSTILE = SHARED / "hostile" / "recordings"
 
 
-@pytest.fixture
-def home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A lake of its own, found through the environment as in production."""
-    monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
-    monkeypatch.setenv("MOSAICOD_DB_URL", database_url)
-    monkeypatch.setenv("LAKEHOUSE_DROP_SETTLE_TIME", "0")
-    (tmp_path / "drop").mkdir()
-    return tmp_path
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"lakehouse": LakehouseResource()})
-    result = drop_folder_sensor(context)
-    assert isinstance(result, dg.SensorResult)
-    return result
-
-
-def launch(instance: dg.DagsterInstance, tick_result: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
-    """Launch the runs that a tick asks for, as the daemon does."""
-    job = defs.resolve_job_def("ingest_recordings")
-    return [
-        job.execute_in_process(run_config=request.run_config, instance=instance, raise_on_error=False)
-        for request in tick_result.run_requests or []
-    ]
+    return driver.tick(instance, drop_folder_sensor, cursor)
 
 
 def recordings_of(tick_result: dg.SensorResult) -> list[str]:
@@ -64,14 +35,6 @@ def rows_in_lake(sequence: str) -> int:
         description = lake.sequences.describe(sequence)
     assert all(topic.session_is_finalized for topic in description.topics)
     return sum(topic.row_count for topic in description.topics if not topic.locator.path.startswith("recording/"))
-
-
-def metadata_of(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> dict[str, Any]:
-    """The metadata of the latest materialization."""
-    filters = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
-    event = instance.fetch_materializations(filters, limit=1).records[0].asset_materialization
-    assert event is not None
-    return {key: getattr(value, "md_str", value.value) for key, value in event.metadata.items()}
 
 
 def test_a_dropped_recording_becomes_a_sequence_and_moves_aside(home: Path, instance: dg.DagsterInstance) -> None:
@@ -213,15 +176,6 @@ def test_the_job_for_explicit_files_ingests_all_it_can(home: Path, instance: dg.
     assert rows_in_lake("city_drive") == ROWS
     assert RECORDING.exists(), "a recording outside the drop folder stays where it is"
     assert instance.get_dynamic_partitions("sequences") == ["city_drive"]
-
-
-def test_the_code_location_loads_with_all_its_objects() -> None:
-    repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs()} >= {"ingest_recordings", "ingest_files"}
-    assert [sensor.name for sensor in repository.sensor_defs] == ["drop_folder_sensor"]
-    assert {"recordings", "uploaded_sessions", "sequences"} <= {
-        key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()
-    }
 
 
 def _write_other_recording(path: Path) -> None:

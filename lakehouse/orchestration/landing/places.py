@@ -4,6 +4,7 @@ from lakehouse.catalog.errors import BadRequestError, quoted
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.landing.drop_folder import DropFolder
 from lakehouse.orchestration.landing.place import LandingPlace
+from lakehouse.orchestration.landing.prefix import LandingPrefix
 from lakehouse.orchestration.recordings.naming import sequence_name_of
 
 
@@ -12,7 +13,8 @@ class LandingPlaces:
 
     def __init__(self, settings: Settings) -> None:
         self.drop_folder = DropFolder(settings.drop_path)
-        self.all: list[LandingPlace] = [self.drop_folder]
+        self.prefix = LandingPrefix.of(settings, self.drop_folder.rejected)
+        self.all: list[LandingPlace] = [place for place in (self.drop_folder, self.prefix) if place is not None]
 
     def of(self, location: str) -> LandingPlace:
         """The place that a location belongs to.

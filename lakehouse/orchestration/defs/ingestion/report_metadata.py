@@ -28,8 +28,8 @@ def report_metadata(report: IngestReport) -> Metadata:
     if remarks := [f"{topic.topic}: {note}" for topic in report.topics for note in topic.notes]:
         metadata["remarks"] = _list(remarks)
     if starts:
-        metadata["recorded_from"] = dg.MetadataValue.text(_utc(min(starts)))
-        metadata["recorded_to"] = dg.MetadataValue.text(_utc(max(ends)))
+        metadata["recorded_from"] = dg.MetadataValue.text(utc(min(starts)))
+        metadata["recorded_to"] = dg.MetadataValue.text(utc(max(ends)))
     return metadata | {
         "bytes": dg.MetadataValue.int(sum(topic.total_bytes for topic in topics)),
         "topics": dg.MetadataValue.table([_topic_row(topic) for topic in topics], schema=TOPIC_TABLE),
@@ -92,7 +92,7 @@ def _topic_row(topic: TopicReport) -> dg.TableRecord:
     )
 
 
-def _utc(unix_ns: int) -> str:
+def utc(unix_ns: int) -> str:
     """ISO 8601 with all nanoseconds; the plain number where the calendar ends."""
     try:
         moment = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC)

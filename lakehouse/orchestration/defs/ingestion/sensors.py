@@ -9,6 +9,7 @@ from lakehouse.orchestration.defs.ingestion.jobs import ingest_recordings
 from lakehouse.orchestration.landing.arrivals import Cursor, next_arrivals
 from lakehouse.orchestration.landing.drop_folder import DropFolder
 from lakehouse.orchestration.landing.place import LandedRecording, LandingPlace
+from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.resources import LakehouseResource
 
 RECORDINGS_PER_RUN = 50
@@ -29,6 +30,23 @@ def drop_folder_sensor(context: dg.SensorEvaluationContext, lakehouse: Lakehouse
     settings = lakehouse.settings()
     place = DropFolder(settings.drop_path)
     return look(place, "the drop folder", context.cursor, settings.drop_settle_time)
+
+
+@dg.sensor(
+    job=ingest_recordings,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Looks for recordings below LAKEHOUSE_LANDING_PREFIX, a prefix of an object store, and ingests them like those "
+        "of the drop folder. Does nothing while the setting is empty."
+    ),
+)
+def object_store_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
+    settings = lakehouse.settings()
+    place = LandingPlaces(settings).prefix
+    if place is None:
+        return dg.SensorResult(skip_reason="LAKEHOUSE_LANDING_PREFIX names no object store", cursor=context.cursor)
+    return look(place, settings.landing_prefix, context.cursor, settings.drop_settle_time)
 
 
 def look(place: LandingPlace, called: str, cursor_text: str | None, settle_time_s: float) -> dg.SensorResult:

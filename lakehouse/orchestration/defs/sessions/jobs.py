@@ -1,0 +1,60 @@
+"""Sessions that somebody began and did not end."""
+
+import dagster as dg
+
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.records import SessionRecord
+from lakehouse.orchestration.defs.sessions.assets import unfinished_sessions
+from lakehouse.orchestration.resources import LakehouseResource
+
+
+@dg.op(description="Carry interrupted sessions through; report stale open ones, or discard them if that is the policy.")
+def end_unfinished_sessions(context: dg.OpExecutionContext, lakehouse: LakehouseResource) -> None:
+    settings = lakehouse.settings()
+    discards = settings.stale_session_policy == "discard"
+    rows: list[dg.TableRecord] = []
+    failed = 0
+    with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
+        for session in lake.recovery.interrupted():
+            outcome = _resume(lake, session)
+            failed += outcome != "finalized"
+            rows.append(_row(session, "interrupted while it was finalized", outcome))
+        for session in lake.recovery.stale(settings.stale_session_age):
+            outcome = _discard(lake, session) if discards else "left open: see LAKEHOUSE_STALE_SESSION_POLICY"
+            rows.append(_row(session, f"open, nothing happened for {settings.stale_session_age:,} s", outcome))
+    for row in rows:
+        context.log.warning(f"session {row.data['session']}: {row.data['state']}; {row.data['outcome']}")
+    context.log_event(
+        dg.AssetMaterialization(
+            unfinished_sessions.key,
+            metadata={"count": len(rows), "sessions": dg.MetadataValue.table(rows)} if rows else {"count": 0},
+        )
+    )
+    if failed:
+        raise dg.Failure(f"{failed} interrupted sessions could not be finalized; the next run tries again")
+
+
+@dg.job(description="Finish sessions whose commit was interrupted; report or discard stale open ones.")
+def recover_sessions() -> None:
+    end_unfinished_sessions()
+
+
+def _resume(lake: Lakehouse, session: SessionRecord) -> str:
+    try:
+        lake.recovery.resume(session)
+    except LakehouseError as error:
+        return error.message
+    return "finalized"
+
+
+def _discard(lake: Lakehouse, session: SessionRecord) -> str:
+    try:
+        lake.recovery.discard(session)
+    except (NotFoundError, StateError) as error:
+        return error.message
+    return "discarded with everything uploaded to it"
+
+
+def _row(session: SessionRecord, state: str, outcome: str) -> dg.TableRecord:
+    return dg.TableRecord({"session": str(session.locator), "state": state, "outcome": outcome})

@@ -1,0 +1,144 @@
+"""The tables of the lake as assets, one per Iceberg table, grouped by ontology tag.
+
+Tables come into being with the data, so these assets are made when the code location loads, from the tables that are
+there. None of them is ever materialized by Dagster: commits do that, and sensors report it.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.catalog.errors import LakehouseError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.table_overview import TableOverview, table_overviews
+from lakehouse.orchestration.defs.ingestion.assets import OWNER, sequences
+
+CATALOG = "lake"
+PUBLISHED_GROUP = "published"
+MAX_COLUMNS = 300
+
+_PUBLISHED = {
+    "mosaico.sequences": "Every sequence with its user metadata and the recording it was made from, for joins in SQL.",
+    "mosaico.sessions": "Every finalized session with the times it was opened and completed, for joins in SQL.",
+    "mosaico.topics": (
+        "Every topic with its table, exact schema, row count, size and time span: which robot recorded what, and when."
+    ),
+}
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+
+logger = logging.getLogger(__name__)
+
+
+def tables_in_the_lake(settings: Settings) -> list[TableOverview]:
+    """All tables there are; none, with a warning, if the lake cannot be reached: the page must still open."""
+    if not settings.db_url and not (settings.home / "lakehouse.db").exists():
+        return []
+    try:
+        with Lakehouse.open(settings) as lake:
+            return list(table_overviews(lake).values())
+    except LakehouseError as error:
+        logger.warning("the asset graph is shown without tables: %s", error.message)
+        return []
+
+
+def table_key(identifier: str) -> dg.AssetKey:
+    """The asset of a table: its full name as SQL engines know it."""
+    return dg.AssetKey([CATALOG, *identifier.split(".")])
+
+
+def table_assets(tables: Iterable[TableOverview], settings: Settings) -> list[dg.AssetSpec]:
+    """The assets of topic tables and published tables."""
+    by_identifier = {table.identifier: table for table in tables}
+    topics = [_topic_table(table, settings) for table in by_identifier.values() if table.topic is not None]
+    system = {name: by_identifier.get(name) for name in _PUBLISHED} | {
+        table.identifier: table for table in by_identifier.values() if table.topic is None
+    }
+    return topics + [_published_table(name, table) for name, table in system.items()]
+
+
+def table_metadata(table: TableOverview) -> dict[str, Any]:
+    """What is known of a table's content, for the events of its asset."""
+    metadata: dict[str, Any] = {
+        "dagster/row_count": table.rows,
+        "files": table.files,
+        "bytes": table.total_bytes,
+        **schema_metadata(table),
+    }
+    if table.snapshot_id is not None:
+        metadata["snapshot_id"] = dg.MetadataValue.text(str(table.snapshot_id))  # too long for JavaScript's numbers
+    if table.committed_at_ms is not None:
+        metadata["committed_at"] = dg.MetadataValue.timestamp(table.committed_at_ms / 1000)
+    return metadata
+
+
+def schema_metadata(table: TableOverview) -> dict[str, Any]:
+    """What a table looks like: name, place and columns with their units."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            description=column.comment or None,
+            constraints=dg.TableColumnConstraints(nullable=not column.is_required),
+        )
+        for column in table.columns[:MAX_COLUMNS]
+    ]
+    return {
+        "dagster/table_name": f"{CATALOG}.{table.identifier}",
+        "dagster/uri": table.location,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def _topic_table(table: TableOverview, settings: Settings) -> dg.AssetSpec:
+    tag = table.ontology_tag or ""
+    what = table.description or f"Rows of the type {tag}, for which no model is shipped: columns as recorded."
+    return dg.AssetSpec(
+        table_key(table.identifier),
+        deps=[sequences],
+        group_name=table.namespace,
+        kinds={"iceberg", "table"},
+        owners=[OWNER],
+        tags={"lakehouse/ontology_tag": tag} if _TAG_VALUE.fullmatch(tag) else {},
+        metadata={
+            **schema_metadata(table),
+            "topic": table.topic or "",
+            "ontology_tag": tag,
+            "written by": dg.MetadataValue.asset(sequences.key),
+        },
+        freshness_policy=freshness_policy(settings) if keeps_moving(table.identifier, settings) else None,
+        description=(
+            f"{what}\n\nTopic `{table.topic}` of all sequences that have it, one partition of the table per sequence "
+            f"and day, sorted by time. Any engine that reads Iceberg opens it as `{CATALOG}.{table.identifier}`; "
+            "filter on `sequence` and `recorded_at`, the exact time is `timestamp_ns`."
+        ),
+    )
+
+
+def _published_table(identifier: str, table: TableOverview | None) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        table_key(identifier),
+        deps=[sequences],
+        group_name=PUBLISHED_GROUP,
+        kinds={"iceberg", "table"},
+        owners=[OWNER],
+        metadata=schema_metadata(table) if table else {"dagster/table_name": f"{CATALOG}.{identifier}"},
+        description=_PUBLISHED.get(identifier, f"Records that the system keeps, as `{CATALOG}.{identifier}`."),
+    )
+
+
+def keeps_moving(identifier: str, settings: Settings) -> bool:
+    """Whether a table is among those that should keep moving."""
+    patterns = [pattern.strip() for pattern in settings.fresh_tables.split(",")]
+    return any(fnmatchcase(identifier, pattern) for pattern in patterns if pattern)
+
+
+def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
+    """Red after the window without a commit, yellow after half of it."""
+    window = timedelta(seconds=settings.freshness_window)
+    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2)

@@ -1,0 +1,186 @@
+"""What happens to sessions elsewhere, as an operator sees it in Dagster: finalized, deleted, interrupted, forgotten."""
+
+import time
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from lakehouse.catalog import audit
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.records import SessionRecord, SessionState
+from lakehouse.catalog.settings import Settings
+from lakehouse.orchestration.building import build_definitions
+from lakehouse.orchestration.definitions import defs
+from lakehouse.orchestration.defs.sessions import sensors
+from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor, unfinished_sessions_sensor
+from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
+from lakehouse.orchestration.defs.tables.sensors import tables_sensor
+from tests.orchestration.dagster_driver import metadata_of, tick
+
+ROWS = pa.record_batch({"timestamp_ns": pa.array([10, 20, 30], pa.int64()), "value": [1.0, 2.0, 3.0]})
+
+
+def upload(lake: Lakehouse, sequence: str, *, finalize: bool = True, topic: str = "speed") -> SessionRecord:
+    """What a client does through the gateway."""
+    with audit.acting_as("gateway key 42"):
+        lake.sequences.create(sequence)
+        session = lake.sessions.create(sequence)
+        locator = TopicLocator(sequence, topic)
+        with lake.topics.begin_upload(
+            locator, lake.topics.create(session.uuid, locator, "default", "Speed"), ROWS.schema
+        ) as writer:
+            writer.write(ROWS)
+            writer.finish()
+        if finalize:
+            lake.sessions.finalize(session.uuid)
+    return session
+
+
+def test_a_session_finalized_by_a_client_appears_in_one_tick_without_a_run(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        session = upload(lake, "by_sdk")
+        upload(lake, "still_open", finalize=False)
+    result = tick(instance, finalized_sessions_sensor)
+    assert result.run_requests == []
+    metadata = metadata_of(instance, "sequences", "by_sdk")
+    assert (metadata["dagster/row_count"], metadata["session"]) == (3, str(session.locator))
+    assert metadata["finalized by"] == "gateway key 42"
+    (topic,) = (record.data for record in metadata["topics"].records)
+    assert (topic["topic"], topic["rows"], topic["table"]) == ("speed", 3, "lake/speed/speed")
+    assert instance.get_dynamic_partitions("sequences") == ["by_sdk"]
+    assert tick(instance, finalized_sessions_sensor, result.cursor).asset_events == []
+
+
+def test_many_sessions_are_reported_in_bounded_ticks_each_once(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "CHANGES_PER_TICK", 3)
+    names = [f"s{number}" for number in range(7)]
+    with Lakehouse.open(Settings.load()) as lake:
+        for name in names:
+            upload(lake, name)
+    cursor, seen = None, []
+    for expected in (3, 3, 1, 0):
+        result = tick(instance, finalized_sessions_sensor, cursor)
+        cursor = result.cursor
+        seen += [event.partition for event in result.asset_events]
+        assert len(result.asset_events) == expected
+    assert seen == names
+
+
+def test_a_deleted_sequence_loses_its_partition(embedded_home: Path, instance: dg.DagsterInstance) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "kept")
+        upload(lake, "gone")
+        cursor = tick(instance, finalized_sessions_sensor).cursor
+        lake.sequences.delete("gone")
+        tick(instance, finalized_sessions_sensor, cursor)
+    assert instance.get_dynamic_partitions("sequences") == ["kept"]
+
+
+def test_every_commit_to_a_table_is_reported_with_its_snapshot(home: Path, instance: dg.DagsterInstance) -> None:
+    sensor = tables_sensor(())
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "one")
+        first = tick(instance, sensor)
+        assert metadata_of(instance, table_key("speed.speed"))["dagster/row_count"] == 3
+        assert tick(instance, sensor, first.cursor).asset_events == []
+        upload(lake, "two")
+        second = tick(instance, sensor, first.cursor)
+    changed = {event.asset_key.to_user_string() for event in second.asset_events}
+    assert changed == {
+        f"lake/{name}" for name in ("speed/speed", "mosaico/sequences", "mosaico/sessions", "mosaico/topics")
+    }
+    metadata = metadata_of(instance, table_key("speed.speed"))
+    assert (metadata["dagster/row_count"], metadata["files"]) == (6, 2)
+    assert metadata["dagster/table_name"] == "lake.speed.speed"
+    assert int(metadata["snapshot_id"]) > 0
+
+
+def test_new_tables_get_their_place_in_the_graph_when_the_location_is_loaded_again(embedded_home: Path) -> None:
+    settings = Settings.load()
+    assert tables_in_the_lake(settings) == []
+    with Lakehouse.open(settings) as lake:
+        upload(lake, "one")
+    graph = build_definitions(settings, tables_in_the_lake(settings)).get_repository_def().asset_graph
+    node = graph.get(table_key("speed.speed"))
+    assert node.group_name == "speed"
+    assert node.parent_keys == {dg.AssetKey("sequences")}
+    columns = {column.name: column for column in node.metadata["dagster/column_schema"].columns}
+    assert list(columns) == ["sequence", "session", "timestamp_ns", "recorded_at", "value"]
+    assert "ns since 1970" in columns["timestamp_ns"].description
+
+
+def test_a_lake_that_cannot_be_reached_still_gives_a_page(embedded_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSAICOD_DB_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    assert tables_in_the_lake(Settings.load()) == []
+
+
+def test_an_interrupted_session_is_finished_by_the_recovery_job(home: Path, instance: dg.DagsterInstance) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        session = upload(lake, "halfway", finalize=False)
+        assert tick(instance, unfinished_sessions_sensor).run_requests == []
+        interrupt(lake, session)
+        request = tick(instance, unfinished_sessions_sensor)
+        (result,) = launch_recovery(instance, request)
+        assert result.success
+        assert lake.sequences.describe("halfway").sessions[0].state is SessionState.FINALIZED
+    (row,) = (record.data for record in metadata_of(instance, "unfinished_sessions")["sessions"].records)
+    assert (row["session"], row["outcome"]) == (str(session.locator), "finalized")
+
+
+@pytest.mark.parametrize(("policy", "is_left"), [("report", True), ("discard", False)])
+def test_a_stale_session_is_reported_once_or_discarded(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, policy: str, is_left: bool
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_STALE_SESSION_POLICY", policy)
+    with Lakehouse.open(Settings.load()) as lake:
+        session = upload(lake, "forgotten", finalize=False)
+        assert tick(instance, unfinished_sessions_sensor).run_requests == []
+        age(lake, session)
+        request = tick(instance, unfinished_sessions_sensor)
+        (result,) = launch_recovery(instance, request)
+        assert result.success
+        assert bool(lake.sequences.describe("forgotten").sessions) == is_left
+    assert metadata_of(instance, "unfinished_sessions")["count"] == 1
+    assert tick(instance, unfinished_sessions_sensor, request.cursor).run_requests == []
+
+
+def launch_recovery(instance: dg.DagsterInstance, request: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
+    job = defs.resolve_job_def("recover_sessions")
+    return [job.execute_in_process(instance=instance) for _ in request.run_requests or []]
+
+
+def interrupt(lake: Lakehouse, session: SessionRecord) -> None:
+    """What a process leaves that is killed between announcing a commit and making it."""
+    from sqlalchemy import update
+
+    from lakehouse.catalog.control_plane.schema import sessions
+
+    with lake.database.transaction() as connection:
+        connection.execute(
+            update(sessions)
+            .where(sessions.c.id == session.id)
+            .values(state=SessionState.COMMITTING, completed_at_ns=time.time_ns())
+        )
+
+
+def age(lake: Lakehouse, session: SessionRecord) -> None:
+    """Make everything about a session two days old."""
+    from sqlalchemy import update
+
+    from lakehouse.catalog.control_plane.schema import sessions, topics
+
+    past_ns = time.time_ns() - 2 * 86_400 * 1_000_000_000
+    with lake.database.transaction() as connection:
+        connection.execute(update(sessions).where(sessions.c.id == session.id).values(created_at_ns=past_ns))
+        connection.execute(
+            update(topics)
+            .where(topics.c.session_id == session.id)
+            .values(created_at_ns=past_ns, completed_at_ns=past_ns)
+        )
