@@ -89,6 +89,7 @@ class Lakehouse:
                 skip_index,
                 concurrency=settings.max_concurrent_chunk_queries,
                 activity=self.activity,
+                memory_bytes=settings.query_memory,
             ),
         )
 

@@ -175,6 +175,36 @@ class Settings(BaseSettings):
         validation_alias="MOSAICOD_DEFAULT_PARALLELISM",
         description="override of the detected number of cores; 0: detect",
     )
+    query_memory: int = Field(
+        0,
+        ge=0,
+        validation_alias="MOSAICOD_QUERY_ENGINE_MEMORY_POOL_SIZE",
+        description="bytes of rows that one query holds in memory; 0: as many as it scans fastest with",
+    )
+    query_time_limit: int = Field(
+        300,
+        ge=0,
+        validation_alias="LAKEHOUSE_QUERY_TIME_LIMIT",
+        description="seconds that the search for one query may take; 0: no limit",
+    )
+    max_open_uploads: int = Field(
+        1000,
+        ge=1,
+        validation_alias="LAKEHOUSE_MAX_OPEN_UPLOADS",
+        description="uploads that one gateway has open at the same time",
+    )
+    max_request_body: int = Field(
+        16 * MIB,
+        ge=64 * 1024,
+        validation_alias="LAKEHOUSE_MAX_REQUEST_BODY",
+        description="largest request of an action, bytes of JSON",
+    )
+    key_rate_limit: float = Field(
+        0,
+        ge=0,
+        validation_alias="LAKEHOUSE_KEY_RATE_LIMIT",
+        description="calls per second of one API key at one gateway, on average; 0: no limit",
+    )
     encoding_buffer_size: int = Field(
         16 * MIB,
         ge=1 * MIB,

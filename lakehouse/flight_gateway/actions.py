@@ -9,6 +9,7 @@ from lakehouse.catalog.errors import BadRequestError, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import SessionLocator
 from lakehouse.flight_gateway import payloads
+from lakehouse.flight_gateway.limits import RequestLimits
 
 Response = dict[str, Any] | None
 
@@ -25,10 +26,13 @@ class Action:
     permission: Permission
     answer: Callable[[Lakehouse, bytes], Response | Iterator[Response]]
 
-    def responses(self, lakehouse: Lakehouse, body: bytes) -> Iterator[Response]:
-        """The `response` members of all results. Errors of the request itself come before the first."""
-        answered = self.answer(lakehouse, body)
-        return answered if isinstance(answered, Iterator) else iter((answered,))
+    def responses(self, lakehouse: Lakehouse, body: bytes, limits: RequestLimits) -> Iterator[Response]:
+        """The `response` members of all results. Errors of the request itself come before the first.
+
+        Only searches look at the time limit: what changes the lake must not stop half-way.
+        """
+        answered = limits.timed(lambda: self.answer(lakehouse, body))
+        return limits.timed_results(answered) if isinstance(answered, Iterator) else iter((answered,))
 
 
 def find_action(name: str) -> Action:

@@ -10,7 +10,7 @@ from lakehouse.flight_gateway.metrics import GatewayMetrics
 _log = logging.getLogger("lakehouse.flight_gateway.requests")
 
 # Faults of the server, as opposed to refused requests and to clients that went away.
-_FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+_FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED}
 _LONGEST_SUBJECT = 200
 
 
@@ -52,6 +52,8 @@ class RequestLog:
         milliseconds = round(seconds * 1000, 1)
         subject = self.subject.encode("unicode_escape").decode("ascii")[:_LONGEST_SUBJECT]
         level = logging.ERROR if status in _FAULTS else logging.INFO if text else logging.DEBUG
+        if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            level = logging.WARNING
         _log.log(
             level,
             "%s %s %s in %s ms%s",

@@ -23,10 +23,11 @@ from lakehouse.catalog.locators import SessionLocator, TopicLocator, parse_resou
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.flight_gateway import descriptions, payloads
 from lakehouse.flight_gateway.actions import ACTIONS, find_action
-from lakehouse.flight_gateway.authorizer import Authorizer
+from lakehouse.flight_gateway.authorizer import ANYBODY, Authorizer
 from lakehouse.flight_gateway.errors import status_of, wire_text
 from lakehouse.flight_gateway.ipc_decoder import DecodedUpload
 from lakehouse.flight_gateway.ipc_encoder import BatchEncoder
+from lakehouse.flight_gateway.limits import RequestLimits, TooManyCallsError, retry_hint
 from lakehouse.flight_gateway.metrics import GatewayMetrics
 from lakehouse.flight_gateway.request_log import RequestLog
 from lakehouse.flight_gateway.tickets import Ticket
@@ -54,6 +55,7 @@ class FlightService:
     ) -> None:
         self._metrics = metrics
         self._lakehouse = lakehouse
+        self._limits = RequestLimits(lakehouse.settings)
         self._authorizer = authorizer
         self._body_compression = body_compression
 
@@ -85,8 +87,9 @@ class FlightService:
             needed = ACTIONS[name].permission if name in ACTIONS else Permission.ANY
             log.caller = self._authorize(needed, context)
             # Not around the loop: between two messages a generator may continue in another context.
+            self._limits.check_body(message.body.size)
             with audit.acting_as(log.caller, door=DOOR, origin=context.peer()):
-                responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes())
+                responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes(), self._limits)
             for response in responses:
                 yield log.sent(flight.Result(payloads.envelope(name, response)).serialize())
 
@@ -99,6 +102,7 @@ class FlightService:
             log.subject = str(request.locator)
             topics = self._lakehouse.topics
             with (
+                self._limits.upload(),
                 audit.acting_as(log.caller, door=DOOR, origin=context.peer()),
                 topics.begin_upload(request.locator, request.topic_uuid, decoded.read_schema()) as upload,
             ):
@@ -179,7 +183,10 @@ class FlightService:
         return refuse
 
     def _authorize(self, permission: Permission, context: grpc.ServicerContext) -> str:
-        return self._authorizer.check(permission, dict(context.invocation_metadata()))
+        caller = self._authorizer.check(permission, dict(context.invocation_metadata()))
+        if caller != ANYBODY:
+            self._limits.rate.take(caller)
+        return caller
 
     @contextmanager
     def _serving(self, rpc: str, context: grpc.ServicerContext) -> Iterator[RequestLog]:
@@ -190,6 +197,8 @@ class FlightService:
         except Exception as error:
             code, text = status_of(error)
             log.end(code, text)
+            if isinstance(error, TooManyCallsError):
+                context.set_trailing_metadata(retry_hint(error))
             context.abort(code, text)
         except GeneratorExit:
             log.end(grpc.StatusCode.CANCELLED)

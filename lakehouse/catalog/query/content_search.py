@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -16,14 +17,21 @@ from sqlalchemy import select
 from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
-from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError, StateError, StorageError
+from lakehouse.catalog.errors import (
+    BadRequestError,
+    LakehouseError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StateError,
+    StorageError,
+)
 from lakehouse.catalog.query.clusters import clusterize
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFinder, storage_plan
 from lakehouse.catalog.query.file_index import DEFAULT_CACHE_BYTES, FileIndex
-from lakehouse.catalog.query.file_scan import FileScanner
+from lakehouse.catalog.query.file_scan import BATCH_BYTES, FileScanner
 from lakehouse.catalog.query.predicates import RowPredicate
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
@@ -51,6 +59,7 @@ class ContentSearch:
         cache_bytes: Memory for columns of bounds.
         is_pruning: Whether bounds are believed; without, every file is scanned.
         activity: Counts what was looked at.
+        memory_bytes: Rows that one query decodes at a time, bytes; 0 for as many as are scanned fastest.
     """
 
     def __init__(
@@ -63,7 +72,9 @@ class ContentSearch:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         is_pruning: bool = True,
         activity: Activity | None = None,
+        memory_bytes: int = 0,
     ) -> None:
+        self._memory_bytes = memory_bytes
         self._database = database
         self._slices = ParquetSlices(warehouse)
         self._deletes = RowDeletes(warehouse)
@@ -74,7 +85,10 @@ class ContentSearch:
         self.candidates = CandidateFinder(
             database, skip_index, self.index, elements, is_pruning=is_pruning, activity=activity
         )
-        self.scanner = FileScanner(self._slices, elements, is_pruning=is_pruning, activity=activity)
+        batch_bytes = min(BATCH_BYTES, memory_bytes // max(concurrency, 1)) if memory_bytes else BATCH_BYTES
+        self.scanner = FileScanner(
+            self._slices, elements, is_pruning=is_pruning, activity=activity, batch_bytes=batch_bytes
+        )
 
     def matching(
         self,
@@ -171,10 +185,21 @@ class ContentSearch:
         found: Iterable[npt.NDArray[np.int64]] = self.scanner.matches(path, selection, candidate.predicate, explanation)
         if topic.uuid not in path and not self._slices.is_sorted(path):
             # Eight bytes per matching row of a file that another engine wrote.
-            everything = list(found)
+            everything = self._collected(found)
             found = [np.sort(np.concatenate(everything))] if everything else []
         for times in found:
             yield TimedBatch(times, pa.record_batch([pa.array(times)], names=[TIMESTAMP_COLUMN]))
+
+    def _collected(self, found: Iterable[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+        everything, size = [], 0
+        for times in found:
+            everything.append(times)
+            size += times.nbytes
+            if self._memory_bytes and size > self._memory_bytes:
+                raise ResourceExhaustedError(
+                    "the rows that match do not fit into the memory of a query; narrow it by time"
+                )
+        return everything
 
     def _search_topic(
         self,
@@ -257,8 +282,10 @@ class ContentSearch:
         if len(work) < 2 or self._concurrency < 2:
             return [search(item) for item in work]
         pool = ThreadPoolExecutor(min(self._concurrency, len(work)), thread_name_prefix="content-search")
+        context = copy_context()
         try:
-            return list(pool.map(search, work))
+            # Each in a copy: a context cannot be entered twice at the same time.
+            return list(pool.map(lambda item: context.copy().run(search, item), work))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lakehouse.catalog import work_limit
 from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
@@ -46,6 +47,7 @@ class FileScanner:
         elements: Told the bounds of lists and maps.
         is_pruning: Whether statistics of row groups are believed.
         activity: Counts the files.
+        batch_bytes: Decoded rows of a file held at a time, bytes.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class FileScanner:
         *,
         is_pruning: bool = True,
         activity: Activity | None = None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
+        self._batch_bytes = batch_bytes
         self._activity = activity or Activity()
         self._slices = slices
         self._elements = elements
@@ -69,6 +73,7 @@ class FileScanner:
         Raises:
             StorageError: If the file is gone or damaged.
         """
+        work_limit.check()
         self._activity.add(query_files_opened=1)
         footer = self._slices.footer(path)
         row_groups = np.array(footer.row_groups(selection.window), np.int64)
@@ -98,7 +103,7 @@ class FileScanner:
             tuple(columns),
             tuple(row_groups[kept].tolist()),
             tuple(row_groups[~kept].tolist()),
-            _rows_per_batch(footer, leaves),
+            _rows_per_batch(footer, leaves, self._batch_bytes),
         )
 
     def matches(
@@ -125,6 +130,7 @@ class FileScanner:
     ) -> Iterator[npt.NDArray[np.int64]]:
         """Like `matches`, in these row groups only."""
         for batch in self._slices.rows(path, row_groups, selection, plan.columns, plan.rows_per_batch):
+            work_limit.check()
             if explanation is not None:
                 explanation.add(rows_scanned=len(batch.timestamps))
             found = predicate.mask(batch.rows)
@@ -143,12 +149,13 @@ class FileScanner:
         found: set[str] = set()
         columns = [*plan.columns, SEQUENCE_COLUMN]
         for batch in self._slices.rows(path, plan.row_groups, selection, columns, plan.rows_per_batch):
+            work_limit.check()
             names = batch.rows.column(SEQUENCE_COLUMN).filter(predicate.mask(batch.rows))
             found.update(name for name in names.unique().to_pylist() if name is not None)
         return found
 
 
-def _rows_per_batch(footer: Footer, leaves: list[int]) -> int:
+def _rows_per_batch(footer: Footer, leaves: list[int], batch_bytes: int) -> int:
     metadata = footer.metadata
     size = sum(
         metadata.row_group(group).column(leaf).total_uncompressed_size
@@ -156,4 +163,4 @@ def _rows_per_batch(footer: Footer, leaves: list[int]) -> int:
         for leaf in set(leaves)
     )
     bytes_per_row = 8 + size / max(metadata.num_rows, 1)
-    return int(min(max(BATCH_BYTES / bytes_per_row, 1), MAX_ROWS_PER_BATCH))
+    return int(min(max(batch_bytes / bytes_per_row, 1), MAX_ROWS_PER_BATCH))
