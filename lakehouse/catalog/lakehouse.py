@@ -21,6 +21,7 @@ from lakehouse.catalog.query.engine import MatchingSequence, QueryEngine
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.reading.topic_reader import TopicReader
+from lakehouse.catalog.rebuild.rebuild import refuse_lost_database
 from lakehouse.catalog.recovery import Recovery
 from lakehouse.catalog.sequences import Sequences
 from lakehouse.catalog.sessions import Sessions
@@ -71,7 +72,7 @@ class Lakehouse:
         self.sessions = Sessions(database, finalization, deletion)
         self.recovery = Recovery(database, finalization, deletion)
         self.topics = Topics(database, self.tables, upload_resources, deletion)
-        self.notifications = Notifications(database)
+        self.notifications = Notifications(database, self.committer, metadata_tables)
         self.api_keys = ApiKeys(database)
         skip_index = SkipIndex(self.table_files)
         self.reader = TopicReader(
@@ -94,16 +95,23 @@ class Lakehouse:
         )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, *, may_be_lost: bool = False) -> Self:
         """Open the lake, creating or upgrading its database where needed.
 
+        Args:
+            settings: Where it is.
+            may_be_lost: Whether the database may be empty beside a warehouse that is not.
+
         Raises:
-            ConfigurationError: If a setting is wrong or the database is newer than this version.
+            ConfigurationError: If a setting is wrong, the database is newer than this version, or it was lost.
             StorageError: If database or warehouse cannot be reached.
         """
         database = open_database(settings)
         try:
-            return cls(settings, database, Warehouse.open(settings))
+            warehouse = Warehouse.open(settings)
+            if not may_be_lost:
+                refuse_lost_database(database, warehouse)
+            return cls(settings, database, warehouse)
         except BaseException:
             database.close()
             raise

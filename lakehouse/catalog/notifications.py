@@ -1,16 +1,22 @@
-"""Notes that clients leave on sequences and topics, typically about a failed upload."""
+"""Notes that clients leave on sequences and topics, typically about a failed upload.
+
+They are rows of the control plane, and of an Iceberg table in the same commit: so they are not lost with the database.
+"""
 
 import time
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog import audit
+from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError
+from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic
 from lakehouse.catalog.control_plane.schema import notifications
 from lakehouse.catalog.errors import BadRequestError, NotFoundError, quoted
-from lakehouse.catalog.locators import TopicLocator, check_text
+from lakehouse.catalog.locators import SessionLocator, TopicLocator, check_text
 from lakehouse.catalog.records import NotificationRecord
 
 NOTIFICATION_TYPES = ("error",)
@@ -20,8 +26,10 @@ MAX_MESSAGE_LENGTH = 1 << 20
 class Notifications:
     """Creates, lists and purges notifications. A resource is a sequence name or a topic locator."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, committer: Committer, metadata_tables: MetadataTables) -> None:
         self._database = database
+        self._committer = committer
+        self._metadata_tables = metadata_tables
 
     def create(self, resource: str | TopicLocator, notification_type: str, message: str) -> None:
         """Add a note.
@@ -35,25 +43,26 @@ class Notifications:
                 f"{quoted(notification_type)} is not a notification type; allowed: {', '.join(NOTIFICATION_TYPES)}"
             )
         check_text("notification message", message, max_length=MAX_MESSAGE_LENGTH)
-        not_found = NotFoundError("sequence" if isinstance(resource, str) else "topic", resource)
-        with self._database.transaction() as connection:
-            target = _target(connection, resource)
-            if target is None:
-                raise not_found
-            sequence_id, topic_id = target
-            try:
-                connection.execute(
-                    insert(notifications).values(
-                        sequence_id=sequence_id,
-                        topic_id=topic_id,
-                        notification_type=notification_type,
-                        message=message,
-                        created_at_ns=time.time_ns(),
-                    )
-                )
-            except IntegrityError:
-                # Deleted since it was found.
-                raise not_found from None
+        sequence, path = (resource, None) if isinstance(resource, str) else (resource.sequence, resource.path)
+        record = NotificationRecord(sequence, path, notification_type, message, time.time_ns())
+
+        def prepare() -> CommitPlan:
+            with self._database.snapshot() as connection:
+                target = _existing(connection, resource)
+            plan = self._metadata_tables.note(record, target.session)
+
+            def apply(connection: Connection) -> None:
+                if _existing(connection, resource) != target:
+                    raise StalePlanError
+                try:
+                    _insert(connection, record, target)
+                except IntegrityError:
+                    # Deleted since it was found.
+                    raise _not_found(resource) from None
+
+            return CommitPlan(plan.changes, apply)
+
+        self._committer.commit(prepare)
 
     def list(self, resource: str | TopicLocator) -> list[NotificationRecord]:
         """The notes on exactly this resource, oldest first; empty when it does not exist."""
@@ -70,22 +79,65 @@ class Notifications:
 
     def purge(self, resource: str | TopicLocator) -> None:
         """Remove all notes on exactly this resource; none is fine."""
-        with self._database.transaction() as connection:
-            if target := _target(connection, resource):
-                purged = connection.execute(delete(notifications).where(_notes_on(target))).rowcount
-                if purged:
-                    audit.record(connection, "notification_purge", resource, notifications=purged)
+        with self._database.snapshot() as connection:
+            target = _target(connection, resource)
+            has_notes = target is not None and connection.scalar(
+                select(exists(notifications.c.id).where(_notes_on(target)))
+            )
+        if target is None or not has_notes:
+            return
+
+        actor = audit.current_actor()
+
+        def apply(connection: Connection) -> None:
+            purged = connection.execute(delete(notifications).where(_notes_on(target))).rowcount
+            audit.record(connection, "notification_purge", resource, actor=actor, notifications=purged)
+
+        self._committer.commit(lambda: CommitPlan(self._metadata_tables.remove_notes(resource).changes, apply))
 
 
-def _notes_on(target: tuple[int, int | None]) -> ColumnElement[bool]:
-    sequence_id, topic_id = target
-    return and_(notifications.c.sequence_id == sequence_id, notifications.c.topic_id.is_not_distinct_from(topic_id))
+@dataclass(frozen=True)
+class _Target:
+    """What carries notes: row ids, and the session of the topic if it is one."""
+
+    sequence_id: int
+    topic_id: int | None
+    session: SessionLocator | None
 
 
-def _target(connection: Connection, resource: str | TopicLocator) -> tuple[int, int | None] | None:
-    """Row ids of (sequence, topic) that carry the notes on a resource."""
+def _insert(connection: Connection, record: NotificationRecord, target: _Target) -> None:
+    connection.execute(
+        insert(notifications).values(
+            sequence_id=target.sequence_id,
+            topic_id=target.topic_id,
+            notification_type=record.notification_type,
+            message=record.message,
+            created_at_ns=record.created_at_ns,
+        )
+    )
+
+
+def _notes_on(target: _Target) -> ColumnElement[bool]:
+    return and_(
+        notifications.c.sequence_id == target.sequence_id,
+        notifications.c.topic_id.is_not_distinct_from(target.topic_id),
+    )
+
+
+def _existing(connection: Connection, resource: str | TopicLocator) -> _Target:
+    target = _target(connection, resource)
+    if target is None:
+        raise _not_found(resource)
+    return target
+
+
+def _not_found(resource: str | TopicLocator) -> NotFoundError:
+    return NotFoundError("sequence" if isinstance(resource, str) else "topic", resource)
+
+
+def _target(connection: Connection, resource: str | TopicLocator) -> _Target | None:
     if isinstance(resource, TopicLocator):
         topic = find_topic(connection, resource)
-        return None if topic is None else (topic.sequence_id, topic.id)
+        return None if topic is None else _Target(topic.sequence_id, topic.id, topic.session_locator)
     sequence = find_sequence(connection, resource)
-    return None if sequence is None else (sequence.id, None)
+    return None if sequence is None else _Target(sequence.id, None, None)

@@ -215,6 +215,12 @@ class Warehouse:
                 elif info.type == FileType.File:
                     yield StoredFile(f"{self._scheme}{info.path}", int(info.size), int(info.mtime_ns or 0))
 
+    def list_directories(self, uri: str) -> list[str]:
+        """URIs of the directories directly below a directory; none when it does not exist."""
+        with _translated("listed"):
+            found = self._file_system.get_file_info(FileSelector(self._path(uri), allow_not_found=True))
+        return [f"{self._scheme}{info.path}" for info in found if info.type == FileType.Directory]
+
     def _path(self, uri: str) -> str:
         if not uri.startswith(self._scheme):
             raise StorageError("a file lies outside the warehouse's storage")

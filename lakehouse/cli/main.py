@@ -8,7 +8,7 @@ import typer
 from lakehouse import __version__
 from lakehouse.catalog.actor import acting_as, system_user
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import api_key, audit, cleanup, compact, contracts, info, ingest, query, run, sequences
+from lakehouse.cli import api_key, audit, cleanup, compact, contracts, info, ingest, query, rebuild, run, sequences
 
 app = typer.Typer(
     name="lakehouse",
@@ -31,6 +31,7 @@ app.add_typer(contracts.app, name="contracts")
 app.command("cleanup")(cleanup.cleanup)
 app.command("audit")(audit.audit)
 app.command("compact")(compact.compact)
+app.command("rebuild")(rebuild.rebuild)
 app.command("info")(info.info)
 
 

@@ -12,9 +12,10 @@ plans and stages again on what the winner left.
 import random
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFou
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage, write_metadata
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 
 PATIENCE_S = 60.0
@@ -37,6 +38,9 @@ FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.25
 STAGING_THREADS = 4
 MAX_GROUP = 64
+# Entries of every snapshot's summary: what tables were changed in one transaction, and how many.
+COMMIT_ID = "mosaico.commit"
+COMMIT_TABLES = "mosaico.commit-tables"
 # Files staged longer ago (by a process that was suspended, say) may have been collected as orphans.
 STAGING_EXPIRES_S = 600.0
 # PostgreSQL: serialization failure, deadlock detected, lock not available.
@@ -279,6 +283,7 @@ class Committer:
         started = time.time()
         try:
             self._stage(by_table, pointers, staged)
+            self._write_metadata(staged)
             if time.time() - started > STAGING_EXPIRES_S:
                 raise _ConflictError
             self._swap(plans, staged)
@@ -313,6 +318,14 @@ class Committer:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    def _write_metadata(self, staged: Sequence[StagedTable]) -> None:
+        # From these entries alone, whoever finds the files can tell whether the commit was staged completely.
+        summary = {COMMIT_ID: str(uuid.uuid4()), COMMIT_TABLES: str(len(staged))}
+        futures = [self._pool.submit(write_metadata, self._files, table, summary) for table in staged]
+        wait(futures)
+        for future in futures:
+            future.result()
         if staged:
             self._files.warehouse.make_durable(*(uri for table in staged for uri in table.written))
 

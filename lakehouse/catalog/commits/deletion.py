@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select
 
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
 from lakehouse.catalog.commits.metadata_tables import MetadataPlan, MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_topics, topic_record
-from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
+from lakehouse.catalog.control_plane.schema import data_files, notifications, sequences, sessions, topics
 from lakehouse.catalog.errors import NotFoundError, StateError, quoted
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
@@ -114,8 +114,9 @@ class Deletion:
                     _check_open(connection, target, row_id)
                 condition = target.topics_of(row_id)
                 members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
+                has_notes = bool(connection.scalar(select(exists().where(notifications.c.topic_id == row_id))))
             published = [topic for topic in members if topic.session_is_finalized]
-            retracted = self._retract(target, published)
+            retracted = self._retract(target, published, has_notes)
 
             def apply(connection: Connection) -> None:
                 retracted.check(connection)
@@ -131,8 +132,8 @@ class Deletion:
         self._committer.commit(prepare)
         self._warehouse.discard(unpublished)
 
-    def _retract(self, target: _Target, published: list[TopicRecord]) -> MetadataPlan:
-        if target.table is topics and not published:
+    def _retract(self, target: _Target, published: list[TopicRecord], has_notes: bool) -> MetadataPlan:
+        if target.table is topics and not published and not has_notes:
             return MetadataPlan([])
         return self._metadata_tables.retract(target.kind, target.name)
 

@@ -1,8 +1,8 @@
-"""Sequences, sessions and topics as Iceberg tables `mosaico.*`, so that SQL can join metadata with data.
+"""Sequences, sessions, topics and notifications as Iceberg tables `mosaico.*`, so that SQL can join metadata with data.
 
-A row appears when its first session is finalized and goes with the deletion that removes it, in the same transaction as
-the data. Together the tables hold everything that is needed to rebuild the control plane from the warehouse alone;
-except capabilities (session UUIDs), which are secrets.
+A row appears when its first session is finalized (a notification at once) and goes with the deletion that removes it,
+in the same transaction as the data. Together the tables hold everything that is needed to rebuild the control plane
+from the warehouse alone; except capabilities (session UUIDs), which are secrets.
 
 They are separate, unpartitioned tables with one small file per commit, merged in size classes by maintenance:
 partitioning them by sequence would leave one file per sequence for ever.
@@ -30,11 +30,12 @@ from lakehouse.catalog.iceberg.sql_catalog import insert_namespace, read_pointer
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
-from lakehouse.catalog.records import SequenceRecord, SessionRecord, SessionState, TopicRecord
+from lakehouse.catalog.records import NotificationRecord, SequenceRecord, SessionRecord, SessionState, TopicRecord
 
 SEQUENCES = f"{METADATA_NAMESPACE}.sequences"
 SESSIONS = f"{METADATA_NAMESPACE}.sessions"
 TOPICS = f"{METADATA_NAMESPACE}.topics"
+NOTIFICATIONS = f"{METADATA_NAMESPACE}.notifications"
 
 # Tells tables of this system from those that users keep in the same catalog.
 METADATA_PROPERTY = "mosaico.metadata"
@@ -83,6 +84,14 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
         ("end_ns", _NUMBER, False, "Largest record time, exact. [ns since 1970-01-01 UTC]"),
         *_CREATED,
         *_COMPLETED,
+    ),
+    NOTIFICATIONS: (
+        ("resource", _TEXT, True, "What it is about: locator of a sequence or a topic."),
+        ("sequence", _TEXT, True, "Sequence that is, or has, the resource."),
+        ("session", _TEXT, False, "Locator of the session of the topic it is about."),
+        ("notification_type", _TEXT, True, "What kind of note it is."),
+        ("message", _TEXT, True, "The note."),
+        *_CREATED,
     ),
 }
 METADATA_TABLES = tuple(_COLUMNS)
@@ -185,14 +194,40 @@ class MetadataTables:
             return MetadataPlan(_removals(name, everything))
         if kind == "topic":
             sequence = TopicLocator.parse(name).sequence
-            return MetadataPlan(_removals(sequence, {TOPICS: {"sequence": sequence, "topic": name}}))
+            removals = {TOPICS: {"sequence": sequence, "topic": name}, NOTIFICATIONS: _notes_on(sequence, name)}
+            return MetadataPlan(_removals(sequence, removals))
         locator = SessionLocator.parse(name)
         session = {"sequence": locator.sequence, "session": name}
-        removals = {SESSIONS: session, TOPICS: session}
+        removals = {SESSIONS: session, TOPICS: session, NOTIFICATIONS: session}
         is_alone = self._is_alone(locator)
         if is_alone:
             removals[SEQUENCES] = {"sequence": locator.sequence}
         return MetadataPlan(_removals(locator.sequence, removals), _check_alone(locator, is_alone))
+
+    def note(self, record: NotificationRecord, session: SessionLocator | None) -> MetadataPlan:
+        """The changes that show a notification.
+
+        Args:
+            record: The notification.
+            session: Of the topic it is about, if it is about one.
+        """
+        self.ensure()
+        row = {
+            "resource": record.name,
+            "sequence": record.sequence,
+            "session": session and str(session),
+            "notification_type": record.notification_type,
+            "message": record.message,
+            "created_at_ns": record.created_at_ns,
+        }
+        change = RowChange(record.sequence, append=_table(NOTIFICATIONS, [row]))
+        return MetadataPlan([TableChange(NOTIFICATIONS, rows=change)])
+
+    def remove_notes(self, resource: str | TopicLocator) -> MetadataPlan:
+        """The changes that go with removing all notifications on exactly this resource."""
+        self.ensure()
+        sequence = resource if isinstance(resource, str) else resource.sequence
+        return MetadataPlan(_removals(sequence, {NOTIFICATIONS: _notes_on(sequence, str(resource))}))
 
     def _is_alone(self, session: SessionLocator) -> bool:
         with self._database.snapshot() as connection:
@@ -223,6 +258,10 @@ def _check_alone(session: SessionLocator, expected: bool) -> Callable[[Connectio
 
 def _removals(key: str, filters: dict[str, dict[str, str]]) -> list[TableChange]:
     return [TableChange(identifier, rows=RowChange(key, remove=values)) for identifier, values in filters.items()]
+
+
+def _notes_on(sequence: str, resource: str) -> dict[str, str]:
+    return {"sequence": sequence, "resource": resource}
 
 
 def _topic_row(topic: TopicRecord, completed_at_ns: int) -> dict[str, Any]:

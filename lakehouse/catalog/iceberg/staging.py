@@ -60,19 +60,46 @@ class FileChange:
 
 @dataclass(frozen=True)
 class StagedTable:
-    """Metadata files that are written, waiting to be made durable and for the pointer to be swapped.
+    """The next state of a table: what it consists of is written, all but the metadata file itself.
 
     Attributes:
         identifier: `namespace.table`.
         base_location: Metadata file the change was built on.
-        new_location: Metadata file of the changed table.
-        written: URIs of everything staged, to be removed if the commit fails.
+        new_location: Metadata file of the changed table, to be written by `write_metadata`.
+        fields: Its content.
+        snapshot: The snapshot among these that the change adds; None if it adds none.
+        manifests: The manifest list of that snapshot.
+        written: URIs of everything staged, `new_location` included, to be removed if the commit fails.
     """
 
     identifier: str
     base_location: str
     new_location: str
+    fields: Mapping[str, Any]
     written: tuple[str, ...]
+    snapshot: dict[str, Any] | None = None
+    manifests: tuple[ManifestRecord, ...] = ()
+
+
+def write_metadata(files: TableFiles, staged: StagedTable, summary: Mapping[str, str] | None = None) -> None:
+    """Write the metadata file of a staged table; it is durable only after `Warehouse.make_durable`.
+
+    Args:
+        files: Reads and writes table metadata.
+        staged: The table.
+        summary: More entries for the summary of its snapshot.
+
+    Raises:
+        StorageError: If the warehouse refuses.
+    """
+    if staged.snapshot is not None:
+        staged.snapshot["summary"].update(summary or {})
+    document = encode_fields(staged.fields)
+    crash_points.reach("metadata-write:before")
+    write_file(files.warehouse, staged.new_location, document)
+    crash_points.reach("metadata-write:after")
+    if staged.snapshot is not None:
+        files.remember(staged.new_location, document, staged.snapshot["manifest-list"], staged.manifests)
 
 
 @dataclass
@@ -132,8 +159,7 @@ class SnapshotBuilder:
         records = [*self._appended(change, added), *kept]
         if not added.files and not removed.files:
             return None
-        snapshot, list_location = self._snapshot(change, added, removed)
-        return self._write(self._base.with_snapshot(snapshot), list_location, records)
+        return self._write(self._snapshot(change, added, removed), records)
 
     def replace_manifests(self, groups: Sequence[Sequence[ManifestRecord]]) -> StagedTable:
         """Merge each group of manifests into one; the rows of the table stay what they are."""
@@ -148,8 +174,8 @@ class SnapshotBuilder:
             "manifests-kept": str(len(kept)),
             "manifests-replaced": str(len(merged_away)),
         }
-        snapshot, list_location = self._snapshot(FileChange(summary=summary, operation=REPLACE), _Totals(), _Totals())
-        return self._write(self._base.with_snapshot(snapshot), list_location, [*records, *kept])
+        snapshot = self._snapshot(FileChange(summary=summary, operation=REPLACE), _Totals(), _Totals())
+        return self._write(snapshot, [*records, *kept])
 
     def _appended(self, change: FileChange, added: _Totals) -> list[ManifestRecord]:
         if not change.add:
@@ -265,9 +291,8 @@ class SnapshotBuilder:
         self._manifests.append((path, data))
         return record
 
-    def _snapshot(self, change: FileChange, added: _Totals, removed: _Totals) -> tuple[dict[str, Any], str]:
+    def _snapshot(self, change: FileChange, added: _Totals, removed: _Totals) -> dict[str, Any]:
         parent = self._base.current_snapshot
-        list_location = f"{self._base.location}/metadata/snap-{self._snapshot_id}-0-{self._commit_id}.avro"
         operation = change.operation or (
             "append" if not removed.files else "delete" if not added.files else "overwrite"
         )
@@ -275,7 +300,7 @@ class SnapshotBuilder:
             "snapshot-id": self._snapshot_id,
             "sequence-number": self._sequence_number,
             "timestamp-ms": self._base.next_timestamp_ms(),
-            "manifest-list": list_location,
+            "manifest-list": f"{self._base.location}/metadata/snap-{self._snapshot_id}-0-{self._commit_id}.avro",
             "summary": {
                 "operation": operation,
                 **change.summary,
@@ -285,7 +310,7 @@ class SnapshotBuilder:
         }
         if parent is not None:
             snapshot["parent-snapshot-id"] = parent["snapshot-id"]
-        return snapshot, list_location
+        return snapshot
 
     def _counts(self, previous: Mapping[str, str] | None, added: _Totals, removed: _Totals) -> dict[str, str]:
         counts = {
@@ -314,18 +339,13 @@ class SnapshotBuilder:
                 summary[key] = str(int(previous[key]) + difference)
         return summary
 
-    def _write(
-        self,
-        fields: Mapping[str, Any],
-        list_location: str,
-        records: Sequence[ManifestRecord],
-    ) -> StagedTable:
+    def _write(self, snapshot: dict[str, Any], records: Sequence[ManifestRecord]) -> StagedTable:
         parent = self._base.current_snapshot
+        list_location = snapshot["manifest-list"]
         manifest_list = encode_manifest_list(
             records, self._snapshot_id, parent["snapshot-id"] if parent else None, self._sequence_number
         )
         new_location = self._base.next_metadata_location()
-        document = encode_fields(fields)
         written = [*self._data_files, *(path for path, _ in self._manifests), list_location, new_location]
         warehouse = self._files.warehouse
         try:
@@ -333,14 +353,18 @@ class SnapshotBuilder:
             for path, data in [*self._manifests, (list_location, manifest_list)]:
                 write_file(warehouse, path, data)
             crash_points.reach("manifest-write:after")
-            crash_points.reach("metadata-write:before")
-            write_file(warehouse, new_location, document)
-            crash_points.reach("metadata-write:after")
         except BaseException:
             warehouse.discard(written)
             raise
-        self._files.remember(new_location, document, list_location, records)
-        return StagedTable(self._identifier, self._base.metadata_location, new_location, tuple(written))
+        return StagedTable(
+            self._identifier,
+            self._base.metadata_location,
+            new_location,
+            self._base.with_snapshot(snapshot),
+            tuple(written),
+            snapshot,
+            tuple(records),
+        )
 
 
 def write_file(warehouse: Warehouse, uri: str, data: bytes) -> None:

@@ -18,8 +18,8 @@ from lakehouse.catalog.control_plane.orphan_marks import mark, metadata_files_ma
 from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable, write_file
-from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields
+from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable, write_metadata
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TOPIC_PROPERTY
 from lakehouse.catalog.maintenance.manifests import groups_to_merge
 from lakehouse.catalog.maintenance.snapshots import (
@@ -189,13 +189,13 @@ class Upkeep:
                 left_behind = referenced_metadata(self._files, base) - referenced_metadata(
                     self._files, TableDocument(location, fields)
                 )
-                write_file(self._files.warehouse, location, encode_fields(fields))
-                staged = StagedTable(identifier, base.metadata_location, location, (location,))
+                staged = StagedTable(identifier, base.metadata_location, location, fields, (location,))
                 if self._swap(staged, left_behind, now_ns):
                     return len(expired)
         return 0
 
     def _swap(self, staged: StagedTable, left_behind: Iterable[str], at_ns: int = 0) -> bool:
+        write_metadata(self._files, staged)
         self._files.warehouse.make_durable(*staged.written)
         crash_points.reach("maintenance-swap:before")
         with self._database.transaction() as connection:
