@@ -48,6 +48,14 @@ class Settings(BaseSettings):
         validation_alias="LAKEHOUSE_CONTRACTS_FOLDER",
         description="folder of data contracts beside those shipped; a relative path is below LAKEHOUSE_HOME",
     )
+    contract_policy: Literal["report", "refuse"] = Field(
+        "report",
+        validation_alias="LAKEHOUSE_CONTRACT_POLICY",
+        description=(
+            "what Dagster does with a recording that fails its data contracts: report it after the commit, or refuse "
+            "the commit, so that the session stays open"
+        ),
+    )
     landing_prefix: str = Field(
         "",
         validation_alias="LAKEHOUSE_LANDING_PREFIX",

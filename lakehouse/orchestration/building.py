@@ -6,6 +6,10 @@ import dagster as dg
 
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_overview import TableOverview
+from lakehouse.orchestration.defs.contracts.assets import validation
+from lakehouse.orchestration.defs.contracts.jobs import validate_recordings
+from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
+from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import ingestion, quarantined_recordings, recordings, sequences
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_files, ingest_recordings
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
@@ -26,15 +30,18 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             quarantined_recordings,
             _with_freshness(ingestion, settings),
             unfinished_sessions,
+            validation,
             *table_assets(tables, settings),
         ],
-        jobs=[ingest_recordings, ingest_files, recover_sessions],
+        jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings],
+        schedules=[nightly_validation],
         sensors=[
             drop_folder_sensor,
             object_store_sensor,
             finalized_sessions_sensor,
             tables_sensor({table.identifier for table in tables}),
             unfinished_sessions_sensor,
+            validation_sensor,
             run_failure_notifications,
         ],
         resources={"lakehouse": LakehouseResource()},

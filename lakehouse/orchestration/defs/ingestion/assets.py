@@ -6,6 +6,7 @@ from typing import NoReturn
 import dagster as dg
 from pydantic import Field
 
+from lakehouse.orchestration.defs.contracts.gate import contract_gate
 from lakehouse.orchestration.defs.ingestion.batch import Batch, BatchEvents, Item, Outcome, describe, items_of
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -105,6 +106,7 @@ def ingestion(
             uploads=uploaded_sessions.key in context.selected_asset_keys,
             commits=sequences.key in context.selected_asset_keys,
             replaces=config.replaces,
+            admit=contract_gate(lake, context.run.run_id, context.log),
         )
         outcome = batch.run(_items(context, config))
     end_run(outcome, context.retry_number)

@@ -59,6 +59,7 @@ class Batch:
         uploads: Whether to upload the recordings.
         commits: Whether to commit what is uploaded.
         replaces: Whether to delete sequences that hold the recording already, and ingest it again.
+        admit: Called before each commit; what it raises keeps the session open.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Batch:
         uploads: bool = True,
         commits: bool = True,
         replaces: bool = False,
+        admit: Callable[[str], None] | None = None,
     ) -> None:
         self._lake = lake
         self._places = places
@@ -79,6 +81,7 @@ class Batch:
         self._uploads = uploads
         self._commits = commits
         self._replaces = replaces
+        self._admit = admit
 
     def run(self, items: Sequence[Item]) -> Outcome:
         """Take the recordings in order. Errors about one recording end in the outcome, all others are raised."""
@@ -150,6 +153,8 @@ class Batch:
             self._log.warning(f"{name}: {complaint}")
 
     def _commit(self, sequence: str) -> None:
+        if self._admit is not None and self._stage(sequence) is Stage.UPLOADED:
+            self._admit(sequence)
         report = commit_upload(self._lake, sequence)
         if report.already_committed:
             self._log.info(f"sequence {sequence} is committed already")

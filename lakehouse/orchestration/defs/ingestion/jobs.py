@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from lakehouse.orchestration.defs.contracts.gate import contract_gate
 from lakehouse.orchestration.defs.ingestion.assets import end_run, events_to, sequences, uploaded_sessions
 from lakehouse.orchestration.defs.ingestion.batch import Batch, items_of
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -27,7 +28,8 @@ class RecordingFiles(dg.Config):
 @dg.op(description="Ingest each file; one that fails does not stop the others.", pool="ingestion")
 def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lakehouse: LakehouseResource) -> None:
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
-        batch = Batch(lake, LandingPlaces(lakehouse.settings()), context.log, events_to(context))
+        gate = contract_gate(lake, context.run_id, context.log)
+        batch = Batch(lake, LandingPlaces(lakehouse.settings()), context.log, events_to(context), admit=gate)
         outcome = batch.run(items_of(config.files))
     end_run(outcome, context.retry_number)
 

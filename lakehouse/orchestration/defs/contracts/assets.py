@@ -1,0 +1,162 @@
+"""Contract reports: one per sequence, with a check per kind of rule."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import dagster as dg
+from pydantic import Field
+
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.contracts import results
+from lakehouse.contracts.findings import Verdict, worst
+from lakehouse.contracts.judging import Judge
+from lakehouse.contracts.library import ContractLibrary
+from lakehouse.contracts.model import Kind
+from lakehouse.contracts.selection import select_subjects, subjects_of_sessions
+from lakehouse.contracts.validation import Subject, ValidationReport, Validator
+from lakehouse.orchestration.defs.contracts.report_metadata import (
+    check_metadata,
+    problems_metadata,
+    sequence_metadata,
+)
+from lakehouse.orchestration.defs.ingestion.assets import OWNER, sequences
+from lakehouse.orchestration.partitions import sequence_partitions
+from lakehouse.orchestration.resources import LakehouseResource
+
+GROUP = "contracts"
+SEQUENCES_PER_RUN = 50
+# Verdicts of so many sequences become visible together; in between, memory is given back.
+SEQUENCES_AT_ONCE = 20
+CONTRACT_FILES = "contract_files"
+
+contract_reports = dg.AssetSpec(
+    "contract_reports",
+    deps=[sequences],
+    group_name=GROUP,
+    kinds={"iceberg", "greatexpectations"},
+    owners=[OWNER],
+    partitions_def=sequence_partitions,
+    skippable=True,
+    description=(
+        "Whether a sequence keeps its data contracts: columns and types, values, robot physics, and the sequence as a "
+        "whole. A broken rule names topic, time ranges and sample values. The checks show the same per kind of rule; "
+        "all verdicts are rows of the table `mosaico.validation_results`. Materialize it to validate again."
+    ),
+)
+CHECKS: dict[Kind, tuple[str, str]] = {
+    Kind.SCHEMA: ("schema_and_types", "Columns are there, in their types, and filled where required."),
+    Kind.VALUE: ("values", "Ranges, magnitudes, enumerations, presence, counts."),
+    Kind.PHYSICS: ("robot_physics", "Time, rates and gaps, rotations, covariances, fixes, frozen sensors, images."),
+    Kind.SEQUENCE: ("whole_sequence", "Topics that must be there; coordinate frames that form one tree."),
+}
+with warnings.catch_warnings():
+    # Partitioned checks are in preview in this Dagster. Without them the check of one sequence would replace the one of
+    # another, and failures be forgotten.
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    _SEQUENCE_CHECKS = [
+        dg.AssetCheckSpec(name, asset=contract_reports.key, description=text, partitions_def=sequence_partitions)
+        for name, text in CHECKS.values()
+    ]
+CHECK_SPECS = [
+    *_SEQUENCE_CHECKS,
+    dg.AssetCheckSpec(
+        CONTRACT_FILES,
+        asset=contract_reports.key,
+        description="Every contract file can be used. One that cannot is left out; the others are in force.",
+    ),
+]
+
+
+class ValidationConfig(dg.Config):
+    """What to validate, if not the partitions of the run."""
+
+    sessions: list[str] = Field([])
+    """Locators of sessions."""
+
+    sequences: str = ""
+    """Pattern of sequence names; `*` for any characters."""
+
+
+@dg.multi_asset(
+    name="validation",
+    specs=[contract_reports],
+    check_specs=CHECK_SPECS,
+    can_subset=True,
+    backfill_policy=dg.BackfillPolicy.multi_run(SEQUENCES_PER_RUN),
+    pool="validation",
+)
+def validation(
+    context: dg.AssetExecutionContext, config: ValidationConfig, lakehouse: LakehouseResource
+) -> Iterator[dg.MaterializeResult]:
+    """Validates the partitions of the run, or what its configuration names.
+
+    A broken contract is no failed run: the run did what it should.
+    """
+    # Loading Great Expectations takes ten seconds: once per run, however many sequences it validates.
+    judge = Judge()
+    with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
+        library = ContractLibrary.load(lake.settings.contracts_path)
+        subjects = iter(_subjects(context, config, lake))
+        found = ValidationReport(problems=library.problems)
+        while some := list(islice(subjects, SEQUENCES_AT_ONCE)):
+            found = Validator(lake, library, judge).validate(some, context.run.run_id)
+            results.record(lake.system_tables, found)
+            for subject in some:
+                tell(context, subject, found)
+            context.log.info(f"{len(some)} sequences, {found.rows:,} rows in {found.seconds:.1f} s: {found.verdict}")
+    tell_problems(context, found)
+    yield from ()
+
+
+def tell(context: dg.AssetExecutionContext, subject: Subject, report: ValidationReport) -> None:
+    """Make the findings about one sequence events of the asset and its checks."""
+    findings = report.of_sequence(subject.sequence)
+    intervals = {str(t.locator): (t.interval.start_ns, t.interval.end_ns) for t in subject.topics if t.interval}
+    context.instance.add_dynamic_partitions(str(sequence_partitions.name), [subject.sequence])
+    context.log_event(
+        dg.AssetMaterialization(
+            contract_reports.key,
+            partition=subject.sequence,
+            metadata=sequence_metadata(findings, intervals),
+        )
+    )
+    for kind, (name, _) in CHECKS.items():
+        about = [finding for finding in findings if finding.kind is kind]
+        if not about:
+            continue
+        verdict = worst(finding.verdict for finding in about)
+        broken = [finding for finding in about if finding.verdict in (Verdict.FAILED, Verdict.WARNED)]
+        for finding in broken:
+            context.log.warning(f"{finding.subject}, rule {finding.rule.id}: {finding.observed}")
+        context.log_event(
+            dg.AssetCheckEvaluation(
+                contract_reports.key,
+                name,
+                passed=not broken,
+                severity=dg.AssetCheckSeverity.ERROR if verdict is Verdict.FAILED else dg.AssetCheckSeverity.WARN,
+                metadata=check_metadata(about, intervals),
+                partition=subject.sequence,
+            )
+        )
+
+
+def tell_problems(context: dg.AssetExecutionContext, report: ValidationReport) -> None:
+    """Make contract files that cannot be used a failed check."""
+    for problem in report.problems:
+        context.log.error(f"contract not used: {problem}")
+    context.log_event(
+        dg.AssetCheckEvaluation(
+            contract_reports.key, CONTRACT_FILES, passed=not report.problems, metadata=problems_metadata(report)
+        )
+    )
+
+
+def _subjects(context: dg.AssetExecutionContext, config: ValidationConfig, lake: Lakehouse) -> Iterable[Subject]:
+    if config.sessions:
+        yield from subjects_of_sessions(lake, config.sessions)
+    if config.sequences:
+        yield from select_subjects(lake, config.sequences)
+    if context.has_partition_key or context.has_partition_key_range:
+        for name in context.partition_keys:
+            yield from select_subjects(lake, name)

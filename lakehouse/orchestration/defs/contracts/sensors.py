@@ -1,0 +1,46 @@
+"""Every session is validated soon after it is finalized, through whatever door."""
+
+import hashlib
+
+import dagster as dg
+
+from lakehouse.catalog.history import FINALIZED, changes_after
+from lakehouse.orchestration.defs.contracts.assets import SEQUENCES_PER_RUN
+from lakehouse.orchestration.defs.contracts.jobs import validate_config, validate_recordings
+from lakehouse.orchestration.defs.sessions.sensors import OVERLAP_S, Position
+from lakehouse.orchestration.resources import LakehouseResource
+
+CHANGES_PER_TICK = 500
+
+
+@dg.sensor(
+    job=validate_recordings,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Validates the sessions that were finalized since the last look, whoever did it, many in one run: loading "
+        "Great Expectations takes longer than judging a recording."
+    ),
+)
+def validation_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
+    position = Position.parse(context.cursor)
+    with lakehouse.open(actor="dagster sensor") as lake:
+        changes = changes_after(
+            lake.database, position.last_id, overlap_s=OVERLAP_S, seen=position.recent, limit=CHANGES_PER_TICK
+        )
+    sessions = [change.resource for change in changes if change.operation == FINALIZED]
+    cursor = str(position.after(changes))
+    if not sessions:
+        return dg.SensorResult(skip_reason="no session was finalized since the last look", cursor=cursor)
+    requests = [
+        _request(sessions[start : start + SEQUENCES_PER_RUN]) for start in range(0, len(sessions), SEQUENCES_PER_RUN)
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+
+def _request(sessions: list[str]) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=hashlib.sha256(" ".join(sessions).encode()).hexdigest(),
+        run_config=validate_config(sessions=sessions),
+        tags={"lakehouse/sessions": str(len(sessions))},
+    )

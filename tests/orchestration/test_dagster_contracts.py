@@ -1,0 +1,141 @@
+"""Contracts as an operator sees them in Dagster: reports, checks, the nightly run, and the gate before a commit."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.settings import Settings
+from lakehouse.orchestration.definitions import defs
+from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
+from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
+from tests.contracts.contract_files import contract_text, rule
+from tests.contracts.recordings import imu_rows, imu_table, record_sequence
+from tests.orchestration.dagster_driver import metadata_of, tick
+
+RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
+REPORTS = dg.AssetKey("contract_reports")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(embedded_home: Path) -> Path:
+    (embedded_home / "contracts").mkdir()
+    return embedded_home
+
+
+def validate(instance: dg.DagsterInstance, **run: Any) -> dg.ExecuteInProcessResult:
+    job = defs.resolve_job_def("validate_recordings")
+    return job.execute_in_process(instance=instance, raise_on_error=False, **run)
+
+
+def evaluations(result: dg.ExecuteInProcessResult) -> dict[tuple[str | None, str], dg.AssetCheckEvaluation]:
+    return {(each.partition, each.check_name): each for each in result.get_asset_check_evaluations()}
+
+
+def broken_imu() -> Any:
+    rows = imu_rows(500)
+    rows["ax"][100:103] = 900.0
+    rows["w"][::2] = 0.2
+    return imu_table(rows)
+
+
+def verdict_rows(run_id: str) -> list[dict[str, Any]]:
+    with Lakehouse.open(Settings.load()) as lake:
+        catalog = open_sql_catalog(lake.database, lake.warehouse)
+        table = catalog.load_table("mosaico.validation_results")
+        rows: list[dict[str, Any]] = table.scan(row_filter=f"run_id = '{run_id}'").to_arrow().to_pylist()
+        catalog.close()
+    return rows
+
+
+def test_many_sequences_are_validated_in_one_run_each_with_its_checks(home: Path, instance: dg.DagsterInstance) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        good = record_sequence(lake, "good", {"imu": ("IMU", imu_table(imu_rows(500)))})
+        bad = record_sequence(lake, "bad", {"imu": ("IMU", broken_imu())})
+        gone = record_sequence(lake, "gone", {"imu": ("IMU", imu_table(imu_rows(5)))})
+        lake.sequences.delete("gone")
+    (home / "contracts" / "broken.yaml").write_text("kind: [")
+    ticked = tick(instance, validation_sensor)
+    (request,) = ticked.run_requests or []
+    asked = request.run_config["ops"]["validation"]["config"]["sessions"]
+    assert asked == [str(session.locator) for session in (good, bad, gone)]
+    assert tick(instance, validation_sensor, ticked.cursor).run_requests == []
+    result = validate(instance, run_config=request.run_config)
+    assert result.success, "a broken contract is no failed run"
+    found = evaluations(result)
+    assert {key: each.passed for key, each in found.items()} == {
+        ("good", "schema_and_types"): True,
+        ("good", "values"): True,
+        ("good", "robot_physics"): True,
+        ("good", "whole_sequence"): True,
+        ("bad", "schema_and_types"): True,
+        ("bad", "values"): False,
+        ("bad", "robot_physics"): False,
+        ("bad", "whole_sequence"): True,
+        (None, "contract_files"): False,
+    }
+    values = found["bad", "values"]
+    assert values.severity == dg.AssetCheckSeverity.ERROR
+    first = values.metadata["findings"].value.records[0].data  # type: ignore[union-attr]
+    times = imu_rows(500)["times"]
+    assert (first["rule"], first["topic"], first["rows failed"]) == ("acceleration_magnitude", "imu", 3)
+    assert first["first failing ns"] == times[100]
+    assert first["when"].strip("·") == "█"
+    assert f"start_timestamp_ns={times[100]}" in values.metadata["look"].value  # type: ignore[operator]
+    assert "broken.yaml, line 1" in found[None, "contract_files"].metadata["files"].value  # type: ignore[operator]
+    events = {e.partition: e for e in result.asset_materializations_for_node("validation")}
+    assert events["bad"].metadata["verdict"].value == "failed"
+    assert events["bad"].metadata["rules_failed"].value == 2
+    assert events["good"].metadata["values_failed_percent"].value == 0.0
+    assert sorted(instance.get_dynamic_partitions("sequences")) == ["bad", "good"]
+    rows = verdict_rows(result.run_id)
+    assert {row["sequence"] for row in rows} == {"good", "bad"}
+    assert sum(row["verdict"] == "failed" for row in rows) == 2
+
+
+def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instance: dg.DagsterInstance) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        for name in ("a", "b"):
+            record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(200)))})
+    for name in ("a", "b"):
+        instance.add_dynamic_partitions("sequences", [name])
+    chosen = validate(instance, partition_key="a")
+    assert chosen.success
+    assert {partition for partition, _ in evaluations(chosen)} == {"a", None}
+    request = nightly_validation(dg.build_schedule_context(instance=instance))
+    assert isinstance(request, dg.RunRequest)
+    night = validate(instance, run_config=request.run_config)
+    assert {partition for partition, _ in evaluations(night)} == {"a", "b", None}
+    keys = [dg.AssetCheckKey(REPORTS, name) for name in ("values", "contract_files")]
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    assert len(latest) == 2
+
+
+def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "refuse")
+    properties = [{"name": "acceleration", "quality": [rule("gentle", "magnitude", max=1)]}]
+    contract = home / "contracts" / "strict.yaml"
+    contract.write_text(contract_text("strict", topics="imu/front", properties=properties))
+    job = defs.resolve_job_def("ingest_recordings")
+    config = {"ops": {"ingestion": {"config": {"recordings": [str(RECORDING)]}}}}
+    refused = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    assert not refused.success
+    with Lakehouse.open(Settings.load()) as lake:
+        (session,) = lake.sequences.describe("city_drive").sessions
+        assert session.state == "open"
+    (row,) = [row for row in verdict_rows(refused.run_id) if row["verdict"] == "failed"]
+    assert (row["rule"], row["session"]) == ("gentle", str(session.locator))
+    reason = metadata_of(instance, "quarantined_recordings")["reason"]
+    assert "breaks its contracts: city_drive/imu/front, rule gentle: 10,399 of 10,399 rows" in reason
+    contract.write_text(contract_text("strict", topics="imu/front", version="1.1.0"))
+    again = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    assert again.success
+    with Lakehouse.open(Settings.load()) as lake:
+        (session,) = lake.sequences.describe("city_drive").sessions
+        assert session.state == "finalized"
