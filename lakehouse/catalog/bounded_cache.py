@@ -31,6 +31,14 @@ class BoundedCache(Generic[Key, Value]):
         """Total weight of what is kept now."""
         return self._weight
 
+    def peek(self, key: Key) -> Value | None:
+        """The value of `key` if it is kept."""
+        with self._lock:
+            if (entry := self._entries.get(key)) is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
     def get(self, key: Key, load: Callable[[], Value]) -> Value:
         """The value of `key`, loaded when it is not kept. Errors of `load` pass through and nothing is kept."""
         with self._lock:

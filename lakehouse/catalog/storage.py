@@ -53,6 +53,9 @@ class Warehouse:
     """All reading, writing, listing and deleting of table files goes through here.
 
     Every method raises `StorageError` when the store fails, and `FileNotFoundError` never escapes.
+
+    Attributes:
+        is_local: Whether files lie in a file system, not in an object store.
     """
 
     def __init__(self, file_system: FileSystem, uri: str, iceberg_properties: dict[str, str] | None = None) -> None:
@@ -60,7 +63,7 @@ class Warehouse:
         self._file_system = file_system
         self.uri = uri.rstrip("/")
         self._scheme = _FILE_SCHEME if uri.startswith(_FILE_SCHEME) else _S3_SCHEME
-        self._is_local = self._scheme == _FILE_SCHEME
+        self.is_local = self._scheme == _FILE_SCHEME
         self._iceberg_properties = dict(iceberg_properties or {})
 
     @classmethod
@@ -137,7 +140,7 @@ class Warehouse:
         """Create or replace a file; its directories are created. Not durable before `make_durable`."""
         path = self._path(uri)
         with _translated("written"):
-            if self._is_local:
+            if self.is_local:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             return self._file_system.open_output_stream(path)
 
@@ -147,7 +150,7 @@ class Warehouse:
         Many at once cost little more than one: a journaling file system writes what several threads wait for together.
         An object store has made an object durable when it was closed.
         """
-        if self._is_local and uris:
+        if self.is_local and uris:
             paths = [*map(self._path, uris), *self._directories_of(uris)]
             with _translated("written"):
                 for _ in _synchronizers.map(_synchronize, paths):
@@ -155,7 +158,7 @@ class Warehouse:
 
     def begin_making_contents_durable(self, uri: str) -> Future[None]:
         """Start the first half of `make_durable`, for one file of many; the result is there when it is done."""
-        if self._is_local:
+        if self.is_local:
             return _synchronizers.submit(self._make_contents_durable, uri)
         done: Future[None] = Future()
         done.set_result(None)
@@ -167,7 +170,7 @@ class Warehouse:
 
     def make_names_durable(self, uris: Iterable[str]) -> None:
         """The second half of `make_durable`: each directory is synchronised once."""
-        if self._is_local:
+        if self.is_local:
             with _translated("written"):
                 for directory in self._directories_of(uris):
                     _synchronize(directory)

@@ -116,7 +116,13 @@ def encode_block(content: bytes, count: int, sync: bytes, *, deflate: bool) -> b
 
 
 class ContainerFile:
-    """An object container file in memory: its metadata, and its blocks decompressed one by one."""
+    """An object container file in memory: its metadata, and its blocks decompressed one by one.
+
+    Attributes:
+        data: The whole file.
+        metadata: From its header.
+        first_block: Where the first block begins, right behind a sync marker.
+    """
 
     def __init__(self, data: bytes) -> None:
         if not data.startswith(MAGIC):
@@ -130,8 +136,8 @@ class ContainerFile:
             for _ in range(count):
                 key = decoder.text()
                 self.metadata[key] = decoder.blob()
-        self._data = data
-        self._first_block = decoder.position + SYNC_SIZE
+        self.data = data
+        self.first_block = decoder.position + SYNC_SIZE
 
     @property
     def codec(self) -> str:
@@ -141,15 +147,18 @@ class ContainerFile:
         """Number of objects and decompressed content of each block.
 
         Raises:
-            ValueError: If the compression is one that no Iceberg writer uses.
+            ValueError: If the compression is one that no Iceberg writer uses, or a block is damaged.
         """
         codec = self.codec
         if codec not in KNOWN_CODECS:
             raise ValueError(f"unsupported Avro codec {codec!r}")
         known = KNOWN_CODECS[codec]
-        decoder = Decoder(self._data, self._first_block)
-        while decoder.position < len(self._data):
+        decoder = Decoder(self.data, self.first_block)
+        while decoder.position < len(self.data):
             count = decoder.long()
             content = decoder.blob()
+            marker = self.data[decoder.position : decoder.position + SYNC_SIZE]
+            if marker != self.data[self.first_block - SYNC_SIZE : self.first_block]:
+                raise ValueError("a block of the Avro file is damaged or its end is missing")
             decoder.position += SYNC_SIZE
             yield count, content if known is None else known.decompress(content)

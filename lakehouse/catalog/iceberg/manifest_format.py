@@ -42,7 +42,8 @@ class ManifestFormat:
             "partition-spec-id": str(spec.spec_id),
             "format-version": "2",
             "content": "data",
-            "avro.codec": "deflate",
+            # An entry of its own hardly compresses (17 %), but takes as long to inflate as to decode.
+            "avro.codec": "null",
             "avro.schema": self.avro_schema,
         }
         self._header = encode_header(self._metadata)

@@ -167,7 +167,7 @@ def encode_manifest(
             + encode_optional_long(entry.sequence_number)
             + encode_optional_long(entry.file_sequence_number)
         )
-        parts.append(encode_block(head + entry.data_file, 1, sync, deflate=True))
+        parts.append(encode_block(head + entry.data_file, 1, sync, deflate=False))
     data = b"".join(parts)
     record = ManifestRecord(
         path=path,

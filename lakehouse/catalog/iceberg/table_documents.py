@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,9 @@ MAIN_BRANCH = "main"
 MAX_METADATA_LOG = 100
 CACHED_BYTES = 32 << 20
 CACHED_MANIFEST_RECORDS = 50_000
+
+# They wait for an object store; idle ones cost nothing.
+_readers = ThreadPoolExecutor(16, thread_name_prefix="table-files")
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,16 @@ class TableDocument:
     def last_sequence_number(self) -> int:
         return int(self.fields.get("last-sequence-number", 0))
 
+    @property
+    def schema_fields(self) -> Mapping[str, Any]:
+        """The current schema as JSON has it; where many tables are looked at, models of it cost too much."""
+        current = self.fields["current-schema-id"]
+        schema: Mapping[str, Any] = next(each for each in self.fields["schemas"] if each["schema-id"] == current)
+        return schema
+
     @cached_property
     def schema_json(self) -> str:
-        current = self.fields["current-schema-id"]
-        schema = next(schema for schema in self.fields["schemas"] if schema["schema-id"] == current)
-        return json.dumps(schema, separators=(",", ":"))
+        return json.dumps(self.schema_fields, separators=(",", ":"))
 
     @property
     def schema(self) -> Schema:
@@ -171,6 +180,16 @@ class TableFiles:
         """Keep what this process has just written: the next commit to the table builds on it."""
         self._documents.get(metadata_location, lambda: document)
         self._lists.get(list_location, lambda: tuple(records))
+
+    def read_all(self, uris: Sequence[str]) -> list[bytes]:
+        """Whole files; from an object store many at once, since each of them takes its time to begin.
+
+        Raises:
+            StorageError: If one cannot be read.
+        """
+        if self.warehouse.is_local or len(uris) < 2:
+            return [self.read(uri) for uri in uris]
+        return list(_readers.map(self.read, uris))
 
     def read(self, uri: str) -> bytes:
         """A whole file.

@@ -172,7 +172,7 @@ def _collect(
     if len(rows) == 0:
         return
     starts, ends = frame.long_bounds(timestamp_id)
-    with_nan = frame.nan_counts.fields_above_zero(rows)
+    with_nan = frame.metrics.fields_with_nan(rows)
     for row in rows.tolist():
         sequence, day = frame.sequences[row].as_py(), frame.days[row].as_py()
         if (files := found.get((sequence, day))) is not None:

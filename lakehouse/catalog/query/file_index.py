@@ -4,19 +4,20 @@ Manifests never change, so what is taken from one is kept. What is taken from al
 as long as none of them changes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.iceberg.element_records import decode_records
-from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
+from lakehouse.catalog.iceberg.encoded_metrics import NO_FIELD, read_metrics
+from lakehouse.catalog.iceberg.manifest_frames import LeafMetrics, ManifestFrame, long_bounds
 from lakehouse.catalog.iceberg.manifest_lists import partition_may_contain
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
@@ -28,9 +29,15 @@ DEFAULT_CACHE_BYTES = 256 * MIB
 TABLES_KEPT = 20_000
 _BYTES_PER_MANIFEST = 400
 
+# Manifests read and decoded at a time, in bytes.
+_DECODED_BYTES = 32 * MIB
+
+Value = TypeVar("Value")
 LeafPath = tuple[str, ...]
 # Names in storage, and the type of the values there.
 Leaf = tuple[LeafPath, pa.DataType]
+# The number of a table among others, and a manifest of it.
+TableManifest = tuple[int, IndexedManifest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,10 @@ class TableState:
     field_ids: Mapping[LeafPath, int]
     repeated: frozenset[int]
     has_row_deletes: bool
+
+    def is_repeated(self, field_id: int) -> bool:
+        """Whether a leaf is inside a list or a map."""
+        return field_id in self.repeated
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,10 @@ class ListedFiles:
         return int(self.paths.nbytes + sum(vector.nbytes for vector in vectors) + names)
 
     @classmethod
-    def of(cls, frame: ManifestFrame, timestamp_id: int) -> "ListedFiles":
+    def of(
+        cls, frame: ManifestFrame, starts_ns: npt.NDArray[np.int64], ends_ns: npt.NDArray[np.int64]
+    ) -> "ListedFiles":
         """Take from a decoded manifest what does not depend on the question."""
-        starts_ns, ends_ns = frame.long_bounds(timestamp_id)
         encoded = frame.sequences.dictionary_encode()
         return cls(
             frame.paths,
@@ -115,7 +127,7 @@ class FileSet:
     locations: tuple[str, ...]
     is_whole: bool
     tables: tuple[TableState, ...]
-    manifests: tuple[tuple[int, IndexedManifest], ...]
+    manifests: tuple[TableManifest, ...]
     files: tuple[ListedFiles, ...]
     first_files: npt.NDArray[np.int64]
 
@@ -202,13 +214,13 @@ class FileIndex:
             for manifest in table.manifests
             if sequences is None or _may_contain(manifest, sequences)
         )
-        files = tuple(self._load_manifest(tables[table], manifest, leaves) for table, manifest in manifests)
+        files = self._listed_files(tables, manifests, leaves)
         first_files = np.cumsum([0, *(len(each) for each in files)], dtype=np.int64)
         return FileSet(locations, sequences is None, tables, manifests, files, first_files)
 
     def _load_table(self, location: str) -> TableState:
         document = self._skip_index.document(location)
-        leaves = _leaf_ids(document.schema.fields, ())
+        leaves = _leaf_ids(document.schema_fields["fields"], ())
         return TableState(
             tuple(self._skip_index.manifests(document)),
             {path: field_id for path, field_id, _ in leaves},
@@ -216,39 +228,92 @@ class FileIndex:
             bool(self._skip_index.manifests(document, DELETE_CONTENT)),
         )
 
-    def _load_manifest(self, table: TableState, manifest: IndexedManifest, leaves: Sequence[Leaf]) -> ListedFiles:
-        timestamp_id = table.field_ids[(TIMESTAMP_COLUMN,)]
-        listed = self._listed.get(
-            manifest.record.path, lambda: ListedFiles.of(self._skip_index.frame(manifest), timestamp_id)
-        )
-        for path, kind in leaves:
-            field_id = table.field_ids.get(path)
-            if field_id is not None:
-                self._manifest_bounds(table, manifest, field_id, kind)
-        return listed
+    def _listed_files(
+        self, tables: Sequence[TableState], manifests: Sequence[TableManifest], leaves: Sequence[Leaf]
+    ) -> tuple[ListedFiles, ...]:
+        found: list[ListedFiles | None] = [self._listed.peek(manifest.record.path) for _, manifest in manifests]
+        missing = [
+            number
+            for number, listed in enumerate(found)
+            if listed is None or any(self._lacks(tables, manifests[number], leaf) for leaf in leaves)
+        ]
+        decoded = self._decode(tables, [manifests[number] for number in missing], leaves)
+        for number, (listed, _) in zip(missing, decoded, strict=True):
+            found[number] = listed
+        return tuple(listed for listed in found if listed is not None)
 
     def _join(self, files: FileSet, leaf_path: LeafPath, kind: pa.DataType) -> LeafBounds:
-        parts = []
-        for (table, manifest), listed in zip(files.manifests, files.files, strict=True):
-            field_id = files.tables[table].field_ids.get(leaf_path)
-            if field_id is None:
-                parts.append(LeafBounds.unknown(kind, len(listed)))
-            else:
-                parts.append(self._manifest_bounds(files.tables[table], manifest, field_id, kind))
+        leaf = (leaf_path, kind)
+        found = [self._bounds.peek(_bounds_key(files.tables, each, leaf)) for each in files.manifests]
+        missing = [number for number, bounds in enumerate(found) if bounds is None]
+        decoded = self._decode(files.tables, [files.manifests[number] for number in missing], [leaf])
+        for number, (_, (bounds,)) in zip(missing, decoded, strict=True):
+            found[number] = bounds
+        parts = [bounds for bounds in found if bounds is not None]
         return LeafBounds.joined(parts) if parts else LeafBounds.unknown(kind, 0)
 
-    def _manifest_bounds(
-        self, table: TableState, manifest: IndexedManifest, field_id: int, kind: pa.DataType
-    ) -> LeafBounds:
-        def load() -> LeafBounds:
-            frame = self._skip_index.frame(manifest)
-            columns = [known.column(field_id) for known in frame.metrics]
-            records = decode_records(frame.elements, frame.paths.to_pylist()) if field_id in table.repeated else None
-            if records is not None:
-                columns = list(map(pc.coalesce, records.columns(field_id, len(frame)), columns))
-            return LeafBounds.decode(kind, *columns)
+    def _lacks(self, tables: Sequence[TableState], manifest: TableManifest, leaf: Leaf) -> bool:
+        return self._bounds.peek(_bounds_key(tables, manifest, leaf)) is None
 
-        return self._bounds.get((manifest.record.path, field_id, str(kind)), load)
+    def _decode(
+        self, tables: Sequence[TableState], manifests: Sequence[TableManifest], leaves: Sequence[Leaf]
+    ) -> Iterator[tuple[ListedFiles, list[LeafBounds]]]:
+        """Read and decode manifests, in groups of bounded size, and keep what is found."""
+        for group in _in_groups(manifests):
+            frames = self._skip_index.decoded(manifest for _, manifest in group)
+            offsets = np.cumsum([0, *map(len, frames)]).tolist()
+            parts = list(pairwise(offsets))
+            paths = [(TIMESTAMP_COLUMN,), *(path for path, _ in leaves)]
+            field_ids = [[tables[table].field_ids.get(path, NO_FIELD) for table, _ in group] for path in paths]
+            times, *metrics = read_metrics(frames, field_ids)
+            starts_ns, ends_ns = long_bounds(times)
+            bounds = []
+            for (_, kind), known, ids in zip(leaves, metrics, field_ids[1:], strict=True):
+                if any(tables[table].is_repeated(field_id) for (table, _), field_id in zip(group, ids, strict=True)):
+                    known = _with_elements(known, frames, parts, ids)
+                bounds.append(LeafBounds.decode(kind, known))
+            for each, frame, (start, stop) in zip(group, frames, parts, strict=True):
+                listed = ListedFiles.of(frame, starts_ns[start:stop], ends_ns[start:stop])
+                own = [of_leaf.part(start, stop) for of_leaf in bounds]
+                self._listed.get(each[1].record.path, partial(_itself, listed))
+                for leaf, of_leaf in zip(leaves, own, strict=True):
+                    self._bounds.get(_bounds_key(tables, each, leaf), partial(_itself, of_leaf))
+                yield listed, own
+
+
+def _itself(value: Value) -> Value:
+    return value
+
+
+def _bounds_key(tables: Sequence[TableState], manifest: TableManifest, leaf: Leaf) -> tuple[str, int, str]:
+    table, indexed = manifest
+    path, kind = leaf
+    return indexed.record.path, tables[table].field_ids.get(path, NO_FIELD), str(kind)
+
+
+def _in_groups(manifests: Sequence[TableManifest]) -> Iterator[list[TableManifest]]:
+    group: list[TableManifest] = []
+    size = 0
+    for each in manifests:
+        if group and size + each[1].record.length > _DECODED_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(each)
+        size += each[1].record.length
+    if group:
+        yield group
+
+
+def _with_elements(
+    known: LeafMetrics, frames: Sequence[ManifestFrame], parts: Sequence[tuple[int, int]], field_ids: Sequence[int]
+) -> LeafMetrics:
+    """Bounds of elements of lists and maps, which manifests of ours carry beside their entries."""
+    overlaid = []
+    for frame, (start, stop), field_id in zip(frames, parts, field_ids, strict=True):
+        of_frame = known.part(start, stop)
+        records = decode_records(frame.elements, frame.paths.to_pylist())
+        overlaid.append(of_frame if records is None else of_frame.overlaid(*records.columns(field_id, len(frame))))
+    return LeafMetrics.joined(overlaid)
 
 
 def _may_contain(manifest: IndexedManifest, sequences: Sequence[bytes]) -> bool:
@@ -257,23 +322,22 @@ def _may_contain(manifest: IndexedManifest, sequences: Sequence[bytes]) -> bool:
 
 
 def _leaf_ids(
-    fields: Sequence[NestedField], parent: LeafPath, is_repeated: bool = False
+    fields: Sequence[Mapping[str, Any]], parent: LeafPath, is_repeated: bool = False
 ) -> list[tuple[LeafPath, int, bool]]:
+    """Path and id of every leaf of a schema in JSON, and whether it is repeated (Iceberg spec, Appendix C)."""
     return [
-        leaf
-        for field in fields
-        for leaf in _leaves(field.field_id, field.field_type, (*parent, field.name), is_repeated)
+        leaf for field in fields for leaf in _leaves(field["id"], field["type"], (*parent, field["name"]), is_repeated)
     ]
 
 
-def _leaves(field_id: int, kind: IcebergType, path: LeafPath, is_repeated: bool) -> list[tuple[LeafPath, int, bool]]:
-    if isinstance(kind, StructType):
-        return _leaf_ids(kind.fields, path, is_repeated)
-    if isinstance(kind, ListType):
-        return _leaves(kind.element_id, kind.element_type, (*path, ELEMENT), True)
-    if isinstance(kind, MapType):
-        return [
-            *_leaves(kind.key_id, kind.key_type, (*path, KEY), True),
-            *_leaves(kind.value_id, kind.value_type, (*path, VALUE), True),
-        ]
-    return [(path, field_id, is_repeated)]
+def _leaves(field_id: int, kind: Any, path: LeafPath, is_repeated: bool) -> list[tuple[LeafPath, int, bool]]:
+    if isinstance(kind, str):
+        return [(path, field_id, is_repeated)]
+    if kind["type"] == "struct":
+        return _leaf_ids(kind["fields"], path, is_repeated)
+    if kind["type"] == "list":
+        return _leaves(kind["element-id"], kind["element"], (*path, ELEMENT), True)
+    return [
+        *_leaves(kind["key-id"], kind["key"], (*path, KEY), True),
+        *_leaves(kind["value-id"], kind["value"], (*path, VALUE), True),
+    ]

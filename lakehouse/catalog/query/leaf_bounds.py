@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from lakehouse.catalog.iceberg.manifest_frames import UNKNOWN_COUNT, LeafMetrics
 from lakehouse.catalog.query.value_sets import BEYOND_TEXT
 
-UNKNOWN = -1
+UNKNOWN = UNKNOWN_COUNT
 _WIDEST_DECIMAL = 10**39
 _INT64 = np.iinfo(np.int64)
 
@@ -69,30 +70,28 @@ class LeafBounds:
         )
 
     @classmethod
-    def decode(
-        cls,
-        kind: pa.DataType,
-        lower: pa.Array,
-        upper: pa.Array,
-        value_counts: pa.Array,
-        null_counts: pa.Array,
-        nan_counts: pa.Array,
-    ) -> "LeafBounds":
-        """Read columns of Iceberg single-value serializations (Iceberg spec, appendix D).
+    def decode(cls, kind: pa.DataType, known: LeafMetrics) -> "LeafBounds":
+        """Read what manifests say, in Iceberg's single-value serialization (Iceberg spec, appendix D).
 
         Args:
             kind: Type the values are stored as.
-            lower, upper: Serialized bounds; null where there are none.
-            value_counts, null_counts, nan_counts: Null where nobody counted.
+            known: Serialized bounds, and counts.
         """
         lowest, highest, _ = _widest(kind)
         return cls(
-            _decoded(kind, lower, lowest),
-            _decoded(kind, upper, highest),
-            _counts(value_counts),
-            _counts(null_counts),
-            _counts(nan_counts),
+            _decoded(kind, known.lower, lowest),
+            _decoded(kind, known.upper, highest),
+            known.value_counts,
+            known.null_counts,
+            known.nan_counts,
         )
+
+    def part(self, start: int, stop: int) -> "LeafBounds":
+        """Some consecutive files."""
+        if start == 0 and stop == len(self):
+            return self
+        arrays = (self.lower, self.upper, self.value_counts, self.null_counts, self.nan_counts)
+        return LeafBounds(*(array[start:stop] for array in arrays))
 
     @classmethod
     def of_values(cls, kind: pa.DataType, rows: Iterable[tuple[Any, Any, int, int, int]]) -> "LeafBounds":
@@ -142,10 +141,6 @@ def _decoded(kind: pa.DataType, column: pa.Array, absent: Any) -> Values:
 
 def _without_nan(bounds: Values, absent: Any) -> Values:
     return np.where(np.isnan(bounds), absent, bounds) if bounds.dtype == np.float64 else bounds
-
-
-def _counts(column: pa.Array) -> Counts:
-    return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy(zero_copy_only=False), np.int64)
 
 
 def decode_bound(kind: pa.DataType, value: bytes | None) -> Any:

@@ -4,8 +4,9 @@ Metadata files, manifest lists and manifests are immutable and uniquely named, s
 bounded cache under its location. Only the pointer to the current metadata file changes; it is read from SQL each time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
-from lakehouse.catalog.iceberg.manifest_decoding import decode_frame
+from lakehouse.catalog.iceberg.manifest_decoding import ManifestFile, decode_frames
 from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
 from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, ManifestRecord, partition_may_contain
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
@@ -102,7 +103,7 @@ class SkipIndex:
 
     def frames(
         self, metadata_location: str, sequence: str | None = None, content: int = DATA_CONTENT
-    ) -> Iterator[ManifestFrame]:
+    ) -> list[ManifestFrame]:
         """Decoded manifests of the current snapshot.
 
         Args:
@@ -113,14 +114,13 @@ class SkipIndex:
         Raises:
             StorageError: If a metadata file cannot be read.
         """
-        for manifest in self.manifests(self._files.document(metadata_location), content):
-            position = manifest.sequence_position
-            if (
-                sequence is None
-                or position is None
-                or partition_may_contain(manifest.record, position, sequence.encode())
-            ):
-                yield self.frame(manifest)
+        return self.decoded(
+            manifest
+            for manifest in self.manifests(self._files.document(metadata_location), content)
+            if sequence is None
+            or manifest.sequence_position is None
+            or partition_may_contain(manifest.record, manifest.sequence_position, sequence.encode())
+        )
 
     def document(self, metadata_location: str) -> TableDocument:
         """The state of a table.
@@ -187,8 +187,7 @@ class SkipIndex:
     def _delete_files(self, metadata_location: str, sequence: str) -> list[_DeleteFile]:
         found = []
         for frame in self.frames(metadata_location, sequence, DELETE_CONTENT):
-            lowest = frame.lower_bounds.column(_DELETED_PATH_FIELD)
-            highest = frame.upper_bounds.column(_DELETED_PATH_FIELD)
+            deleted_paths = frame.metrics.of_field(_DELETED_PATH_FIELD)
             for row in np.flatnonzero(_equals_or_null(frame.sequences, sequence)).tolist():
                 if frame.contents[row] != _POSITION_DELETES or frame.formats[row].as_py() != _PARQUET:
                     raise StorageError(
@@ -198,28 +197,47 @@ class SkipIndex:
                     _DeleteFile(
                         frame.paths[row].as_py(),
                         int(frame.sequence_numbers[row]),
-                        lowest[row].as_py() or b"",
-                        highest[row].as_py(),
+                        deleted_paths.lower[row].as_py() or b"",
+                        deleted_paths.upper[row].as_py(),
                     )
                 )
         return found
 
-    def frame(self, manifest: IndexedManifest) -> ManifestFrame:
-        """The decoded manifest.
+    def decoded(self, manifests: Iterable[IndexedManifest]) -> list[ManifestFrame]:
+        """The decoded manifests; those not in memory are read and decoded together.
 
         Raises:
-            StorageError: If it cannot be read.
+            StorageError: If one cannot be read.
         """
-        record = manifest.record
+        wanted = list(manifests)
+        found = {each.record.path: self._frames.peek(each.record.path) for each in wanted}
+        missing = [each for each in wanted if found[each.record.path] is None]
+        contents = self._files.read_all([each.record.path for each in missing])
+        for each, frame in zip(missing, _decode(missing, contents), strict=True):
+            found[each.record.path] = self._frames.get(each.record.path, partial(_same, frame))
+        return [known for each in wanted if (known := found[each.record.path]) is not None]
 
-        def load() -> ManifestFrame:
-            content = self._files.read(record.path)
-            try:
-                return decode_frame(content, record.sequence_number, manifest.sequence_position, manifest.day_position)
-            except Exception as error:  # damaged bytes make a decoder fail in any way
-                raise StorageError("a manifest of the table is damaged or of an unknown form") from error
+    def frame(self, manifest: IndexedManifest) -> ManifestFrame:
+        """One decoded manifest; see `decoded`."""
+        return self.decoded([manifest])[0]
 
-        return self._frames.get(record.path, load)
+
+def _same(frame: ManifestFrame) -> ManifestFrame:
+    return frame
+
+
+def _decode(manifests: Sequence[IndexedManifest], contents: Sequence[bytes]) -> list[ManifestFrame]:
+    if any(len(content) < each.record.length for each, content in zip(manifests, contents, strict=True)):
+        # Cut off between two blocks it would look whole, and list fewer files.
+        raise StorageError("a manifest of the table is damaged: its end is missing")
+    files = [
+        ManifestFile(content, each.record.sequence_number, each.sequence_position, each.day_position)
+        for each, content in zip(manifests, contents, strict=True)
+    ]
+    try:
+        return decode_frames(files)
+    except Exception as error:  # damaged bytes make a decoder fail in any way
+        raise StorageError("a manifest of the table is damaged or of an unknown form") from error
 
 
 def _partition_positions(document: TableDocument, spec_id: int) -> tuple[int | None, int | None]:
