@@ -40,6 +40,7 @@ class Lakehouse:
     Attributes:
         sequences, sessions, topics, notifications: The objects of the Mosaico model.
         reader: Rows of topics, by time window.
+        deletion: Removes what the three services above are asked to, and what retention policies are.
         system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
         recovery: Sessions that somebody began and did not end.
@@ -63,7 +64,7 @@ class Lakehouse:
         self.encoders = EncoderPool(settings.concurrent_writes)
         metadata_tables = MetadataTables(database, self.table_files)
         self.system_tables = SystemTables(database, self.table_files, self.committer)
-        deletion = Deletion(database, warehouse, self.committer, metadata_tables)
+        self.deletion = deletion = Deletion(database, warehouse, self.committer, metadata_tables)
         limits = UploadLimits(row_group=settings.encoding_buffer_size, file=settings.max_chunk_size)
         self.upload_budget = UploadBudget(settings.upload_memory_budget)
         upload_resources = UploadResources(warehouse, limits, self.upload_budget, self.encoders)

@@ -247,6 +247,11 @@ class Settings(BaseSettings):
         description="seconds between marking and purging of orphans; 0: at once",
     )
 
+    retention_file: Path = Field(
+        Path("retention.yaml"),
+        validation_alias="LAKEHOUSE_RETENTION_FILE",
+        description="YAML file with retention policies; a relative path is below LAKEHOUSE_HOME",
+    )
     audit_retention_duration: int = Field(
         31_536_000,
         ge=0,
@@ -311,6 +316,10 @@ class Settings(BaseSettings):
     @property
     def contracts_path(self) -> Path:
         return (self.home / self.contracts_folder).resolve()
+
+    @property
+    def retention_path(self) -> Path:
+        return self.home / self.retention_file
 
     @property
     def parallelism(self) -> int:

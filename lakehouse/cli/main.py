@@ -8,7 +8,20 @@ import typer
 from lakehouse import __version__
 from lakehouse.catalog.actor import acting_as, system_user
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.cli import api_key, audit, cleanup, compact, contracts, info, ingest, query, rebuild, run, sequences
+from lakehouse.cli import (
+    api_key,
+    audit,
+    cleanup,
+    compact,
+    contracts,
+    info,
+    ingest,
+    query,
+    rebuild,
+    retention,
+    run,
+    sequences,
+)
 
 app = typer.Typer(
     name="lakehouse",
@@ -32,6 +45,7 @@ app.command("cleanup")(cleanup.cleanup)
 app.command("audit")(audit.audit)
 app.command("compact")(compact.compact)
 app.command("rebuild")(rebuild.rebuild)
+app.command("retention")(retention.retention)
 app.command("info")(info.info)
 
 

@@ -59,3 +59,28 @@ def test_audit_shows_who_did_what_with_which_command(scattered: ScatteredLake, l
     assert "compaction" not in shown
     assert lakehouse("audit", "--actor", "nobody-at-all").stdout == "No entry.\n"
     assert "is no time" in lakehouse("audit", "--since", "yesterday").stderr
+
+
+def test_retention_deletes_what_policies_say_and_fails_where_it_is_refused(
+    scattered: ScatteredLake, lakehouse: Run
+) -> None:
+    assert "no retention policy" in lakehouse("retention").stdout
+    file = scattered.lakehouse.settings.retention_path
+    file.write_text("policies:\n  - name: others\n    sequences: oth*\n    max_bytes: 1 B\n")
+    foreseen = json.loads(lakehouse("retention", "--dry-run", "--json").stdout)
+    assert foreseen["policies"][0]["deleted"][0][0] == "other"
+    done = lakehouse("retention")
+    assert done.returncode == 0
+    assert "deleted 1" in done.stdout
+    assert "other" not in lakehouse("sequences").stdout
+    file.write_text("policies:\n  - name: others\n    size: 1 B\n")
+    wrong = lakehouse("retention")
+    assert wrong.returncode == 1
+    assert "retention.yaml:3: unknown key 'size'" in wrong.stderr
+    file.write_text("policies:\n  - {name: all, max_bytes: 1 B}\n")
+    with ScatteredLake(scattered.lakehouse.settings.home) as lake:
+        table = lake.stock_table("scattered.front")
+        table.manage_snapshots().create_tag(table.metadata.current_snapshot_id or 0, "v1").commit()
+    refused = lakehouse("retention")
+    assert refused.returncode == 1
+    assert "sequence 'drive' is pinned by tag 'v1'" in refused.stdout

@@ -34,6 +34,13 @@ class _Target:
     only_if_open: bool = False
 
 
+Check = Callable[[Connection], None]
+
+
+def _let_pass(_connection: Connection) -> None:
+    """No further condition."""
+
+
 class Deletion:
     """Plans and commits deletions, in any state of what is deleted."""
 
@@ -45,8 +52,8 @@ class Deletion:
         self._committer = committer
         self._metadata_tables = metadata_tables
 
-    def delete_sequence(self, name: str) -> None:
-        """See `Sequences.delete`."""
+    def delete_sequence(self, name: str, *, check: Check = _let_pass) -> None:
+        """See `Sequences.delete`; `check` may refuse in the transaction of the deletion by raising."""
         self._delete(
             _Target(
                 "sequence",
@@ -54,7 +61,8 @@ class Deletion:
                 sequences,
                 lambda connection: connection.scalar(select(sequences.c.id).where(sequences.c.name == name)),
                 lambda row_id: topics.c.sequence_id == row_id,
-            )
+            ),
+            check,
         )
 
     def delete_session(self, locator: SessionLocator, *, only_if_open: bool = False) -> None:
@@ -84,8 +92,8 @@ class Deletion:
             )
         )
 
-    def delete_topic(self, locator: TopicLocator) -> None:
-        """See `Topics.delete`."""
+    def delete_topic(self, locator: TopicLocator, *, check: Check = _let_pass) -> None:
+        """See `Topics.delete`; `check` as above."""
         query = (
             select(topics.c.id)
             .join_from(topics, sequences, topics.c.sequence_id == sequences.c.id)
@@ -98,10 +106,11 @@ class Deletion:
                 topics,
                 lambda connection: connection.scalar(query),
                 lambda row_id: topics.c.id == row_id,
-            )
+            ),
+            check,
         )
 
-    def _delete(self, target: _Target) -> None:
+    def _delete(self, target: _Target, check: Check = _let_pass) -> None:
         actor = audit.current_actor()
         unpublished: list[str] = []
 
@@ -120,6 +129,7 @@ class Deletion:
 
             def apply(connection: Connection) -> None:
                 retracted.check(connection)
+                check(connection)
                 unpublished[:] = _remove(connection, target, row_id, published)
                 audit.record(connection, f"{target.kind}_delete", target.name, actor=actor, topics=len(members))
 
