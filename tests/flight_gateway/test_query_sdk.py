@@ -1,5 +1,6 @@
 """Queries as users write them: the builders of the official client, what it does with answers, its command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -216,13 +217,15 @@ def test_clustering_a_topic_that_was_not_searched_is_refused(fleet: MosaicoClien
         found[0].topics[0].clusterize()
 
 
-def run_official_command(served: Served, home: Path, *arguments: str) -> str:
+def run_official_command(served: Served, home: Path, *arguments: str, piped: str | None = None) -> str:
     program = Path(sys.executable).with_name("mosaico")
     if not program.exists():
         pytest.skip("the client's command line is not installed")
     environment = {**os.environ, "HOME": str(home), "MOSAICO_DAEMON_URL": f"127.0.0.1:{served.port}", "COLUMNS": "200"}
     environment["MOSAICO_CONFIG_PATH"] = str(home / "config.toml")
-    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [program, *arguments], env=environment, input=piped, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -244,3 +247,21 @@ def test_the_command_line_of_the_client_lists(
     output = run_official_command(served, tmp_path, *arguments, "--output", "csv")
     assert [text for text in shown if text not in output] == []
     assert [text for text in hidden if text in output] == []
+
+
+def test_the_command_line_of_the_client_pipes_what_it_lists(
+    fleet: MosaicoClient, served: Served, tmp_path: Path
+) -> None:
+    def run(*arguments: str, piped: str | None = None) -> str:
+        return run_official_command(served, tmp_path, *arguments, piped=piped)
+
+    listed = run("sequence", "ls", "--locator", "drive*", "--created-after", "1", "--limit", "1")
+    assert listed == f"drive_1,0,{99 * MILLISECOND}\n"
+    described = run("sequence", "stat", piped=listed)
+    assert "Sequence: drive_1" in described
+    assert all(topic in described for topic in ALL_TOPICS)
+    assert "weather.kind=rain" in described
+    topic = f"drive_1/imu/front,0,{99 * MILLISECOND}\n"
+    lines = run("topic", "mcat", "--from-index", "7", "--count", "2", piped=topic).splitlines()
+    shown = [(row["_timestamp"], row["acceleration"]["x"]) for row in map(json.loads, lines)]
+    assert shown == [(7 * MILLISECOND, 7.0), (8 * MILLISECOND, 8.0)]

@@ -181,9 +181,12 @@ class SnapshotBuilder:
         if not change.add:
             return []
         form = self._base.manifest_format(TOPIC_SPEC_ID)
-        elements = ElementRecords.of([change.element_bounds.get(each.file_path, {}) for each in change.add])
+        bounds = [change.element_bounds.get(each.file_path, {}) for each in change.add]
+        elements = ElementRecords.of(bounds) if any(bounds) else None
         entries = [
-            added_entry(form, data_file, self._snapshot_id, ElementReference(elements, number))
+            added_entry(
+                form, data_file, self._snapshot_id, None if elements is None else ElementReference(elements, number)
+            )
             for number, data_file in enumerate(change.add)
         ]
         for entry in entries:
