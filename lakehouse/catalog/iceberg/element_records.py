@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 
 from lakehouse.catalog.iceberg.bounds import ElementBounds
-from lakehouse.catalog.iceberg.manifest_frames import FieldMap
 
 HEADER_KEY = "mosaico.element-bounds"
 
@@ -81,12 +80,13 @@ class ElementRecords:
 
     def columns(self, field_id: int, file_count: int) -> ElementColumns:
         """What is recorded of one field in each file."""
-        numbers, field_ids = self.rows["file"].to_numpy(), self.rows["field_id"].to_numpy()
-
-        def column(name: str) -> pa.Array:
-            return FieldMap(file_count, numbers, field_ids, self.rows[name].combine_chunks()).column(field_id)
-
-        return ElementColumns(*map(column, ("lower", "upper", "values", "nulls", "nans")))
+        found = np.flatnonzero(self.rows["field_id"].to_numpy() == field_id)
+        positions = np.full(file_count, -1, np.int64)
+        positions[self.rows["file"].to_numpy()[found]] = found
+        chosen = self.rows.take(pa.array(positions, mask=positions < 0))
+        return ElementColumns(
+            *(chosen[name].combine_chunks() for name in ("lower", "upper", "values", "nulls", "nans"))
+        )
 
     def encode(self, paths: Sequence[str]) -> bytes:
         """The stored form, for a manifest that lists files of these paths, in this order."""
