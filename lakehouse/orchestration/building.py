@@ -13,6 +13,9 @@ from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import ingestion, quarantined_recordings, recordings, sequences
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_files, ingest_recordings
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
+from lakehouse.orchestration.defs.maintenance.assets import maintenance_reports
+from lakehouse.orchestration.defs.maintenance.jobs import maintenance_jobs
+from lakehouse.orchestration.defs.maintenance.schedules import maintenance_schedules
 from lakehouse.orchestration.defs.notifications.sensors import run_failure_notifications
 from lakehouse.orchestration.defs.sessions.assets import unfinished_sessions
 from lakehouse.orchestration.defs.sessions.jobs import recover_sessions
@@ -31,10 +34,11 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             _with_freshness(ingestion, settings),
             unfinished_sessions,
             validation,
+            *maintenance_reports,
             *table_assets(tables, settings),
         ],
-        jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings],
-        schedules=[nightly_validation],
+        jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings, *maintenance_jobs],
+        schedules=[nightly_validation, *maintenance_schedules],
         sensors=[
             drop_folder_sensor,
             object_store_sensor,

@@ -1,0 +1,154 @@
+"""Jobs that take care of the lake. Each can be run dry, and steps back while another process is at the same."""
+
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.catalog.maintenance.audit_trail import run_audit_care
+from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
+from lakehouse.catalog.maintenance.compaction import run_compaction
+from lakehouse.catalog.maintenance.retention import PolicyOutcome, run_retention
+from lakehouse.orchestration.defs.maintenance.assets import (
+    audit_report,
+    cleanup_report,
+    compaction_report,
+    retention_report,
+)
+from lakehouse.orchestration.defs.maintenance.metadata import Metadata, counts, figures, table
+from lakehouse.orchestration.resources import LakehouseResource
+
+# Rows of a table in the UI; the audit log has all of them.
+MOST_ROWS = 200
+
+
+class MaintenanceConfig(dg.Config):
+    """How a maintenance job runs."""
+
+    dry_run: bool = False
+    """Report what would be done, and do nothing."""
+
+
+@dg.op(description="Expire snapshots, merge manifests, mark and purge files that nothing refers to.")
+def clean_up(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
+    with lakehouse.open(actor=_actor(context)) as lake:
+        report = run_cleanup_cycle(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
+    if report is None:
+        _skip(context, "another process is cleaning up")
+        return
+    found = {"counts": counts(report.before, report.after), **figures(report), **figures(report.upkeep)}
+    _report(context, cleanup_report, config, {**found, **figures(report.orphans)})
+
+
+@dg.op(description="Rewrite the small data files of each topic and day as few.")
+def compact(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
+    def progress(identifier: str, done: int, total: int) -> None:
+        context.log.info(f"{identifier}: {done:,} of {total:,} bytes rewritten")
+
+    with lakehouse.open(actor=_actor(context)) as lake:
+        report = run_compaction(
+            lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run, progress
+        )
+    if report is None:
+        _skip(context, "another process is compacting")
+        return
+    for name, reason in report.left_alone.items():
+        context.log.warning(f"{name} is left alone: {reason}")
+    rows = [
+        {
+            "table": identifier,
+            "files before": work.files_replaced,
+            "files after": work.files_written,
+            "bytes before": work.bytes_replaced,
+            "bytes after": work.bytes_written,
+            "rows": work.rows,
+        }
+        for identifier, work in list(report.work.items())[:MOST_ROWS]
+    ]
+    found = {"counts": counts(report.before, report.after), **figures(report.total), **table(rows)}
+    _report(context, compaction_report, config, found)
+
+
+@dg.op(description="Delete what the retention policies say is too old or too much, the oldest first.")
+def retain(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
+    with lakehouse.open(actor=_actor(context)) as lake:
+        report = run_retention(lake.database, lake.table_files, lake.deletion, lake.settings, config.dry_run)
+    if report is None:
+        _skip(context, "another process is carrying out the retention policies")
+        return
+    if not report.policies:
+        _skip(context, "there is no retention policy; see LAKEHOUSE_RETENTION_FILE")
+        return
+    rows = [row for outcome in report.policies for row in _rows_of(outcome)]
+    deleted = sum(len(outcome.deleted) for outcome in report.policies)
+    found = {
+        "counts": counts(report.before, report.after),
+        "deleted": dg.MetadataValue.int(deleted),
+        "deleted_bytes": dg.MetadataValue.int(sum(outcome.deleted_bytes for outcome in report.policies)),
+        **table(rows[:MOST_ROWS]),
+    }
+    _report(context, retention_report, config, found)
+    if not report.is_clean:
+        refusals = [f"{each.policy}: {each.refused}" for each in report.policies if each.refused]
+        failures = [f"{name}: {reason}" for each in report.policies for name, reason in each.failed.items()]
+        # The next run would end the same: somebody has to decide.
+        raise dg.Failure("\n".join(["not everything could be carried out", *refusals, *failures]), allow_retries=False)
+
+
+def _rows_of(outcome: PolicyOutcome) -> list[dict[str, Any]]:
+    rows = [
+        {"policy": outcome.policy, "name": name, "outcome": "deleted", "because": reason, "bytes": size}
+        for name, reason, size in outcome.deleted
+    ]
+    why = "an open session needs it, or a tag pins it"
+    return rows + [
+        {"policy": outcome.policy, "name": name, "outcome": "kept", "because": why, "bytes": None}
+        for name in outcome.kept
+    ]
+
+
+@dg.op(description="Publish new audit entries as mosaico.audit_log, and remove published ones past their retention.")
+def care_for_audit_log(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
+    with lakehouse.open(actor=_actor(context)) as lake:
+        report = run_audit_care(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
+    if report is None:
+        _skip(context, "another process is publishing the audit log")
+        return
+    _report(context, audit_report, config, {"counts": counts(report.before, report.after), **figures(report)})
+
+
+@dg.job(description="Keep metadata small and storage clean; nothing in use is touched.")
+def cleanup() -> None:
+    clean_up()
+
+
+@dg.job(description="Make many small data files few. Rows, their order and all answers stay the same.")
+def compaction() -> None:
+    compact()
+
+
+@dg.job(description="Carry out the retention policies. What is pinned by a tag, or needed by an open session, stays.")
+def retention() -> None:
+    retain()
+
+
+@dg.job(description="Publish the audit log for SQL, and keep the one in the control plane short.")
+def audit_log_care() -> None:
+    care_for_audit_log()
+
+
+maintenance_jobs = [cleanup, compaction, retention, audit_log_care]
+
+
+def _actor(context: dg.OpExecutionContext) -> str:
+    return f"dagster run {context.run_id}"
+
+
+def _skip(context: dg.OpExecutionContext, reason: str) -> None:
+    context.log.info(f"skipped: {reason}")
+    context.add_output_metadata({"skipped": dg.MetadataValue.text(reason)})
+
+
+def _report(context: dg.OpExecutionContext, asset: dg.AssetSpec, config: MaintenanceConfig, metadata: Metadata) -> None:
+    context.add_output_metadata({"dry_run": dg.MetadataValue.bool(config.dry_run), **metadata})
+    if not config.dry_run:
+        context.log_event(dg.AssetMaterialization(asset.key, metadata=metadata))
