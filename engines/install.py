@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,10 +125,11 @@ def _fill_trino(directory: Path) -> None:
     archives = directory / "archives"
     copy_artifacts([versions.TRINO_SERVER], archives, file_type="tar.gz")
     copy_artifacts([versions.TRINO_ICEBERG_PLUGIN], archives, file_type="zip")
-    for archive in archives.iterdir():
-        shutil.unpack_archive(
-            archive, directory / "unpacked", **({} if archive.suffix == ".zip" else {"filter": "data"})
-        )
+    # Not shutil.unpack_archive: it silently leaves out files whose names hold two dots, as these jars' do.
+    with tarfile.open(next(archives.glob("*.tar.gz"))) as server_archive:
+        server_archive.extractall(directory / "unpacked", filter="data")
+    with zipfile.ZipFile(next(archives.glob("*.zip"))) as plugin_archive:
+        plugin_archive.extractall(directory / "unpacked")
     (server,) = (directory / "unpacked").glob("trino-server-core-*")
     (plugin,) = (directory / "unpacked").glob("trino-iceberg-*")
     for part in ("bin", "lib"):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.postgres_server import fresh_database, postgres_server
 from tests.s3_server import S3Server, s3_server
+from tests.warehouses import BY_DATABASE, store_settings
 
 # Gateways that tests start would fight for the default port.
 os.environ.setdefault("LAKEHOUSE_STATUS_PORT", "0")
@@ -57,3 +58,23 @@ def s3() -> Iterator[S3Server]:
     """A running S3 server; tests take a bucket of their own with `s3.new_bucket()`."""
     with s3_server() as server:
         yield server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules may say with `WAREHOUSES` which storage they run on (tests/warehouses.py); all others run on files."""
+    kinds = getattr(metafunc.module, "WAREHOUSES", None)
+    if kinds and kinds != BY_DATABASE and "warehouse_kind" in metafunc.fixturenames:
+        metafunc.parametrize("warehouse_kind", kinds, scope="module")
+
+
+@pytest.fixture(scope="module")
+def warehouse_kind(request: pytest.FixtureRequest) -> str:
+    """Which storage the lake is on: files, s3, or by the kind of database."""
+    kinds: list[str] = getattr(request.module, "WAREHOUSES", ["files"])
+    return kinds[0]
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, warehouse_kind: str) -> dict[str, str]:
+    """Settings of an empty warehouse for one test."""
+    return store_settings(request, warehouse_kind)

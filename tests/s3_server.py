@@ -7,6 +7,7 @@ uploads, listing, ranges and conditional requests.
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import signal
 import socket
@@ -23,7 +24,27 @@ from engines.install import ensure
 from tests.processes import die_with_parent, free_port
 
 START_TIMEOUT_S = 30
+# A line of the server's access log, in the format of AWS's own server access logs.
+_LOGGED = re.compile(
+    r" (?:s3_)?(?P<operation>[A-Z]\w+) (?P<key>\S+) (?P<path>/\S*) (?P<status>\d{3}) \S+ (?P<sent>\d+) "
+)
 _numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that the server answered.
+
+    Attributes:
+        operation: Such as GetObject.
+        path: Bucket and key.
+        sent: Bytes of the answer.
+    """
+
+    operation: str
+    path: str
+    status: int
+    sent: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,22 @@ class S3Server:
         (self.root / name).mkdir()
         return name
 
+    def requests(self, bucket: str = "") -> list[Request]:
+        """All requests so far, or those about one bucket. Lines appear a moment after their answers."""
+        log, size = self.root.with_name("access.log"), -1
+        while size != (size := log.stat().st_size):
+            time.sleep(0.2)
+        found = [match.groupdict() for line in log.read_text().splitlines() if (match := _LOGGED.search(line))]
+        requests = [Request(each["operation"], each["path"], int(each["status"]), int(each["sent"])) for each in found]
+        return [request for request in requests if request.path.startswith(f"/{bucket}")]
+
+    @contextlib.contextmanager
+    def counted(self, bucket: str) -> Iterator[list[Request]]:
+        """A list that holds, after the block, the requests about a bucket that were answered inside."""
+        before, inside = len(self.requests(bucket)), list[Request]()
+        yield inside
+        inside += self.requests(bucket)[before:]
+
     def settings(self, bucket: str) -> dict[str, str]:
         """Settings, by the names of `Settings`, of a lake whose warehouse is the bucket."""
         return {
@@ -72,10 +109,6 @@ class S3Server:
             "store_access_key": self.access_key,
             "store_secret_key": self.secret_key,
         }
-
-    def environment(self, bucket: str) -> dict[str, str]:
-        """The same settings as environment variables."""
-        return {f"MOSAICOD_{name.upper()}": value for name, value in self.settings(bucket).items()}
 
 
 @contextlib.contextmanager
@@ -107,7 +140,7 @@ def s3_server(
         server.root.mkdir(parents=True, exist_ok=True)
         command = [str(ensure("s3-server") / "versitygw"), "--port", f"127.0.0.1:{server.port}", "--region", region]
         # No --keep-alive: with it, this version now and then misreads a request that follows another (`Expect: 100`).
-        command += ["--quiet"]
+        command += ["--quiet", "--access-log", str(root / "access.log")]
         if certificate:
             command += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
         command += ["posix", *_metadata_options(root), str(server.root)]

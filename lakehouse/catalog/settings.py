@@ -120,6 +120,16 @@ class Settings(BaseSettings):
     )
     store_access_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_ACCESS_KEY")
     store_secret_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_SECRET_KEY")
+    store_region: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_STORE_REGION",
+        description="region of the bucket; empty: us-east-1 behind an endpoint, found out on AWS",
+    )
+    store_ca_file: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_STORE_CA_FILE",
+        description="PEM file of authorities for the store's https certificate; empty: the system's",
+    )
     tls_cert_file: str = Field(
         "",
         validation_alias="MOSAICOD_TLS_CERT_FILE",

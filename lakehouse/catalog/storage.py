@@ -10,26 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlparse
 
 import pyarrow as pa
-from pyarrow.fs import (
-    FileInfo,
-    FileSelector,
-    FileSystem,
-    FileType,
-    LocalFileSystem,
-    S3FileSystem,
-    resolve_s3_region,
-)
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.object_store import ObjectStore
 from lakehouse.catalog.settings import Settings
 
 _FILE_SCHEME = "file://"
 _S3_SCHEME = "s3://"
-# Stores other than AWS accept any region, but the protocol signs one.
-_ANY_REGION = "us-east-1"
 
 # They wait for the disk, not for the processor; idle ones cost nothing.
 _synchronizers = ThreadPoolExecutor(16, thread_name_prefix="fsync")
@@ -53,18 +43,20 @@ class Warehouse:
     """All reading, writing, listing and deleting of table files goes through here.
 
     Every method raises `StorageError` when the store fails, and `FileNotFoundError` never escapes.
-
-    Attributes:
-        is_local: Whether files lie in a file system, not in an object store.
     """
 
-    def __init__(self, file_system: FileSystem, uri: str, iceberg_properties: dict[str, str] | None = None) -> None:
-        """Wrap `file_system`, with `uri` (without trailing slash) as the root of everything."""
+    def __init__(self, file_system: FileSystem, uri: str, object_store: ObjectStore | None = None) -> None:
+        """Wrap `file_system`, with `uri` (without trailing slash) as the root of everything.
+
+        Args:
+            file_system: Arrow's view of the storage.
+            uri: The root.
+            object_store: The store behind it, unless it is a local file system.
+        """
         self._file_system = file_system
         self.uri = uri.rstrip("/")
-        self._scheme = _FILE_SCHEME if uri.startswith(_FILE_SCHEME) else _S3_SCHEME
-        self.is_local = self._scheme == _FILE_SCHEME
-        self._iceberg_properties = dict(iceberg_properties or {})
+        self._object_store = object_store
+        self._scheme = _S3_SCHEME if object_store else _FILE_SCHEME
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -72,6 +64,7 @@ class Warehouse:
 
         Raises:
             ConfigurationError: If the location cannot be used.
+            StorageError: If an object store does not answer.
         """
         location = settings.warehouse_uri
         return cls._open_local(location) if location.startswith(_FILE_SCHEME) else cls._open_s3(location, settings)
@@ -89,32 +82,14 @@ class Warehouse:
 
     @classmethod
     def _open_s3(cls, location: str, settings: Settings) -> Self:
-        endpoint = urlparse(settings.store_endpoint)
-        access_key = settings.store_access_key.get_secret_value()
-        secret_key = settings.store_secret_key.get_secret_value()
-        properties: dict[str, str] = {}
-        options: dict[str, str] = {}
-        try:
-            if endpoint.scheme in ("http", "https"):
-                options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme, "region": _ANY_REGION}
-                properties["s3.endpoint"] = settings.store_endpoint
-            else:
-                options["region"] = resolve_s3_region(settings.store_bucket)
-        except (pa.ArrowException, OSError) as error:
-            raise ConfigurationError("MOSAICOD_STORE_BUCKET: the region of the bucket cannot be found") from error
-        # Without it PyIceberg asks AWS for the region, whatever the endpoint is.
-        properties["s3.region"] = options["region"]
-        if access_key:
-            options |= {"access_key": access_key, "secret_key": secret_key}
-            properties |= {"s3.access-key-id": access_key, "s3.secret-access-key": secret_key}
-        try:
-            return cls(S3FileSystem(**options), location, properties)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ConfigurationError("MOSAICOD_STORE_ENDPOINT: the object store cannot be used") from error
+        object_store = ObjectStore.from_settings(settings)
+        object_store.check()
+        return cls(object_store.file_system(), location, object_store)
 
     def iceberg_properties(self) -> dict[str, str]:
         """Properties, besides `warehouse`, with which a PyIceberg catalog reads and writes the same files."""
-        return {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **self._iceberg_properties}
+        properties = self._object_store.iceberg_properties() if self._object_store else {}
+        return {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **properties}
 
     def check_reachable(self) -> None:
         """Look at the root.
@@ -131,10 +106,23 @@ class Warehouse:
             found: FileInfo = self._file_system.get_file_info(self._path(uri))
             return bool(found.type == FileType.File)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether files are opened by the operating system, rather than asked for over a network."""
+        return self._object_store is None
+
     def open_input(self, uri: str) -> pa.NativeFile:
-        """Open a file for random access."""
+        """Open a file for random access. An open file of an object store holds nothing but its name and size."""
         with _translated("read"):
             return self._file_system.open_input_file(self._path(uri))
+
+    def read(self, uri: str) -> bytes:
+        """A whole file, in one request."""
+        with _translated("read"):
+            if self._object_store is not None:
+                return self._object_store.read(self._key(uri))
+            with self._file_system.open_input_file(self._path(uri)) as stream:
+                return bytes(stream.read())
 
     def open_output(self, uri: str) -> pa.NativeFile:
         """Create or replace a file; its directories are created. Not durable before `make_durable`."""
@@ -189,6 +177,9 @@ class Warehouse:
     def delete(self, uris: Iterable[str]) -> None:
         """Delete files; one that is missing is fine. All are tried before an error is raised."""
         failure: StorageError | None = None
+        if self._object_store is not None:
+            self._object_store.delete(map(self._key, uris))
+            return
         for uri in uris:
             try:
                 with _translated("deleted"):
@@ -206,14 +197,17 @@ class Warehouse:
             self.delete(uris)
 
     def list_files(self, prefix_uri: str) -> Iterator[StoredFile]:
-        """All files below a directory, one directory at a time; nothing when it does not exist."""
+        """All files below a directory; nothing when it does not exist.
+
+        An object store lists a thousand files a request, whatever their directories; disks one directory at a time.
+        """
         pending = [self._path(prefix_uri)]
         while pending:
-            selector = FileSelector(pending.pop(), allow_not_found=True)
+            selector = FileSelector(pending.pop(), allow_not_found=True, recursive=not self.is_local)
             with _translated("listed"):
                 found = self._file_system.get_file_info(selector)
             for info in found:
-                if info.type == FileType.Directory:
+                if info.type == FileType.Directory and self.is_local:
                     pending.append(info.path)
                 elif info.type == FileType.File:
                     yield StoredFile(f"{self._scheme}{info.path}", int(info.size), int(info.mtime_ns or 0))
@@ -223,6 +217,29 @@ class Warehouse:
         with _translated("listed"):
             found = self._file_system.get_file_info(FileSelector(self._path(uri), allow_not_found=True))
         return [f"{self._scheme}{info.path}" for info in found if info.type == FileType.Directory]
+
+    def abort_unfinished(self, begun_before_ns: int) -> int:
+        """Throw away what broken uploads left in an object store before they became files.
+
+        Args:
+            begun_before_ns: Unix nanoseconds; whatever was begun later may be under way.
+
+        Returns:
+            How many there were.
+        """
+        if self._object_store is None:
+            return 0
+        stale = [upload for upload in self._object_store.unfinished_uploads() if upload.begun_ns < begun_before_ns]
+        for upload in stale:
+            self._object_store.abort(upload)
+        return len(stale)
+
+    def _key(self, uri: str) -> str:
+        assert self._object_store is not None
+        bucket, _, key = self._path(uri).partition("/")
+        if bucket != self._object_store.bucket:
+            raise StorageError("a file lies outside the warehouse's storage")
+        return key
 
     def _path(self, uri: str) -> str:
         if not uri.startswith(self._scheme):

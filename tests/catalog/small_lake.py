@@ -53,7 +53,7 @@ class SmallLake:
     """Opens what commits are made of; any number of them, in any number of processes, may share one lake."""
 
     def __init__(self, home: Path, database_url: str) -> None:
-        self.settings = Settings.load(home=home, db_url=database_url, store_endpoint="")
+        self.settings = Settings.load(home=home, db_url=database_url)
         self.database = Database(database_url)
         migrate(self.database)
         self.warehouse = Warehouse.open(self.settings)

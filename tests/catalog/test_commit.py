@@ -17,6 +17,9 @@ from lakehouse.catalog.control_plane.schema import audit_log
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment, nothing
+from tests.warehouses import BY_DATABASE
+
+WAREHOUSES = BY_DATABASE
 
 PATHS = ["sensors/imu", "sensors/gps", "sensors/lidar"]
 

@@ -31,6 +31,9 @@ from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
 from lakehouse.catalog.settings import Settings
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment
+from tests.warehouses import BY_DATABASE
+
+WAREHOUSES = BY_DATABASE
 
 HOUR_NS = 3600 * 10**9
 RETENTION_S = 3600
@@ -466,7 +469,8 @@ def test_tables_that_never_held_a_row_are_kept_unless_they_are_topic_tables(lake
 def break_table(lake: SmallLake, path: str) -> None:
     """Overwrite the metadata file of a topic's table, as a failing disk would."""
     location = lake.pointers()[lake.table(path).identifier]
-    Path(location.removeprefix("file://")).write_bytes(b"\0" * 100)
+    with lake.warehouse.open_output(location) as stream:
+        stream.write(b"\0" * 100)
 
 
 def test_a_damaged_table_stops_neither_the_upkeep_of_others_nor_its_own_repair(lake: SmallLake, tmp_path: Path) -> None:

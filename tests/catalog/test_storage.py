@@ -101,14 +101,3 @@ def test_directories_that_no_uri_can_name_are_refused(tmp_path: Path, name: str)
 def test_a_file_endpoint_places_the_bucket_below_it(tmp_path: Path) -> None:
     settings = Settings.load(store_endpoint=tmp_path.as_uri(), store_bucket="bucket")
     assert Warehouse.open(settings).uri == f"file://{tmp_path}/bucket"
-
-
-def test_an_object_store_is_opened_from_the_same_settings() -> None:
-    settings = Settings.load(
-        store_endpoint="http://127.0.0.1:9", store_bucket="bucket", store_access_key="key", store_secret_key="secret"
-    )
-    warehouse = Warehouse.open(settings)
-    assert warehouse.uri == "s3://bucket"
-    assert warehouse.iceberg_properties()["s3.endpoint"] == "http://127.0.0.1:9"
-    assert "s3.region" in warehouse.iceberg_properties()
-    assert warehouse.iceberg_properties()["s3.secret-access-key"] == "secret"

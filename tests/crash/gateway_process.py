@@ -18,7 +18,7 @@ from tests.processes import free_port
 class GatewayProcess:
     """`lakehouse run` over a home and a database."""
 
-    def __init__(self, home: Path, database_url: str) -> None:
+    def __init__(self, home: Path, database_url: str, **variables: str) -> None:
         self.port = free_port()
         self._crash_file = home / "crash-at"
         self._crash_file.unlink(missing_ok=True)
@@ -27,6 +27,7 @@ class GatewayProcess:
             **os.environ,
             "LAKEHOUSE_HOME": str(home),
             "MOSAICOD_DB_URL": database_url,
+            **variables,
             "LAKEHOUSE_CRASH_FILE": str(self._crash_file),
             # Small chunks: an upload closes several files.
             "MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES": str(256 * 1024),

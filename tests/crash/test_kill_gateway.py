@@ -21,7 +21,11 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 
 from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.storage import Warehouse
 from tests.crash.gateway_process import GatewayProcess
+from tests.warehouses import BY_DATABASE, environment
+
+WAREHOUSES = BY_DATABASE
 
 UPLOAD_STEPS = ["data-file-close:before:1", "data-file-close:after:1", "data-file-close:before:3"]
 RECORD_STEPS = ["topic-record:before:1", "topic-record:after:1", "topic-record:after:2"]
@@ -91,14 +95,19 @@ def write_sequence(gateway: GatewayProcess, name: str, seed: int, progress: Prog
 class Lake:
     """One home that outlives many gateway processes."""
 
-    def __init__(self, home: Path, database_url: str) -> None:
+    def __init__(self, home: Path, database_url: str, store: dict[str, str]) -> None:
         self.home = home
         self.database_url = database_url
-        settings = Settings.load(home=home, db_url=database_url)
-        self._catalog_properties = {"uri": settings.database_url, "warehouse": settings.warehouse_uri}
+        self.store = store
+        settings = Settings.load(home=home, db_url=database_url, **store)
+        self._catalog_properties = {
+            "uri": settings.database_url,
+            "warehouse": settings.warehouse_uri,
+            **Warehouse.open(settings).iceberg_properties(),
+        }
 
     def start(self) -> GatewayProcess:
-        return GatewayProcess(self.home, self.database_url)
+        return GatewayProcess(self.home, self.database_url, **environment(self.store))
 
     def rows_in_iceberg(self, name: str) -> dict[str, pl.DataFrame]:
         """What a stock Iceberg reader sees of a sequence, by topic."""
@@ -130,8 +139,8 @@ class Lake:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, database_url: str) -> Lake:
-    return Lake(tmp_path, database_url)
+def lake(tmp_path: Path, database_url: str, store: dict[str, str]) -> Lake:
+    return Lake(tmp_path, database_url, store)
 
 
 def expected(topic: str, seed: int) -> pa.Table:

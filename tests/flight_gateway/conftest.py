@@ -14,6 +14,7 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.flight_gateway.server import Gateway
 from tests.flight_gateway.raw_client import RawClient
+from tests.warehouses import store_settings
 
 _numbers = itertools.count()
 
@@ -28,9 +29,11 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warehouse_kind: str
+) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("lake")
-    with Lakehouse.open(Settings.load(home=home, db_url="", store_endpoint="")) as lakehouse:
+    with Lakehouse.open(Settings.load(home=home, db_url="", **store_settings(request, warehouse_kind))) as lakehouse:
         gateway = Gateway(lakehouse, port=0)
         port = gateway.start()
         yield Served(lakehouse, port, home)

@@ -9,6 +9,9 @@ from lakehouse.flight_gateway.server import Gateway
 from lakehouse.flight_gateway.wire import read_flight_data
 from tests.flight_gateway.conftest import Served
 from tests.flight_gateway.raw_client import PLAIN_SCHEMA, RawClient, plain_batch, status_of
+from tests.warehouses import BOTH
+
+WAREHOUSES = BOTH
 
 
 def ticket_of(raw: RawClient, locator: str, **bounds: int) -> flight.Ticket:

@@ -25,6 +25,9 @@ from pyarrow import flight
 from lakehouse.ontology.registry import load_models
 from tests.flight_gateway.conftest import Served
 from tests.flight_gateway.raw_client import RawClient
+from tests.warehouses import BOTH
+
+WAREHOUSES = BOTH
 
 TAGS = sorted(load_models())
 

@@ -198,7 +198,6 @@ class TableFiles:
             StorageError: If it cannot be read.
         """
         try:
-            with self.warehouse.open_input(uri) as stream:
-                return bytes(stream.read())
+            return self.warehouse.read(uri)
         except OSError as error:
             raise StorageError("a metadata file of a table could not be read") from error

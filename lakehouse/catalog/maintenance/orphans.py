@@ -50,6 +50,7 @@ class OrphanReport:
         orphans, orphan_bytes: Of these, what nothing refers to.
         marked: Orphans seen for the first time.
         purged, purged_bytes: Orphans removed, or to be removed in a dry run.
+        aborted_uploads: Beginnings of files in an object store that no listing shows, thrown away.
     """
 
     files: int = 0
@@ -59,6 +60,7 @@ class OrphanReport:
     marked: int = 0
     purged: int = 0
     purged_bytes: int = 0
+    aborted_uploads: int = 0
 
 
 @dataclass
@@ -124,6 +126,9 @@ class OrphanSearch:
             purged = [file for file in purged if _topic_of(file.uri) not in saved]
             self._files.warehouse.delete([*(file.uri for file in purged), *homeless])
             gone = homeless | {file.uri for file in purged}
+            # Only its writer knows an unfinished file, so none is touched that could still be growing.
+            oldest_ns = now_ns - max(self._retention_ns, FOREIGN_GRACE_S * NANOSECONDS)
+            report.aborted_uploads = self._files.warehouse.abort_unfinished(oldest_ns)
             self._settle({file.uri for file in orphans}, gone, marks.keys(), locations, now_ns)
         report.purged, report.purged_bytes = len(purged) + len(homeless), sum(file.size for file in purged)
         return report

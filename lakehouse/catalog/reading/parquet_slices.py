@@ -1,6 +1,7 @@
 """The rows of one Parquet file inside a time window, read as little and as lazily as possible."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -30,12 +31,14 @@ class Footer:
 
     Attributes:
         metadata: The parsed footer.
+        source: The open file, where keeping it open holds nothing and opening it again would cost a request.
         row_counts: Rows of each row group.
         starts_ns, ends_ns: Bounds of `timestamp_ns` in each row group; the widest possible without statistics.
         column_bytes: Size before compression of all leaves of each top-level column.
     """
 
     metadata: pq.FileMetaData
+    source: pa.NativeFile | None
     row_counts: np.ndarray
     starts_ns: np.ndarray
     ends_ns: np.ndarray
@@ -174,7 +177,7 @@ class ParquetSlices:
             return
         footer = self.footer(path)
         wanted = columns if selection.sequence is None else [*columns, SEQUENCE_COLUMN]
-        with self._warehouse.open_input(path) as source, _open_parquet(source, path, footer) as file:
+        with self._opened(path, footer) as file:
             for row_group in row_groups:
                 is_inside = selection.is_by_time_only and footer.lies_inside(row_group, selection.window)
                 position = int(footer.row_counts[:row_group].sum())
@@ -185,13 +188,28 @@ class ParquetSlices:
                     if len(selected.timestamps):
                         yield selected
 
+    @contextmanager
+    def _opened(self, path: str, footer: Footer) -> Iterator[pq.ParquetFile]:
+        if footer.source is not None:
+            # A request to an object store costs more than its bytes: all columns of a row group are fetched together.
+            yield pq.ParquetFile(footer.source, metadata=footer.metadata, pre_buffer=True)
+            return
+        # Locally pages are read as they are decoded, so that memory stays at a page per column.
+        with (
+            self._warehouse.open_input(path) as source,
+            pq.ParquetFile(source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES, pre_buffer=False) as file,
+        ):
+            yield file
+
     def _load_footer(self, path: str) -> Footer:
+        source = self._warehouse.open_input(path)
         try:
-            with self._warehouse.open_input(path) as source:
-                metadata = pq.read_metadata(source)
+            return _summarize(pq.read_metadata(source), None if self._warehouse.is_local else source)
         except pa.ArrowInvalid as error:
             raise StorageError("a data file is damaged: it has no readable Parquet footer") from error
-        return _summarize(metadata)
+        finally:
+            if self._warehouse.is_local:
+                source.close()
 
     def _look_whether_sorted(self, path: str) -> bool:
         last_ns = INT64_MIN
@@ -205,16 +223,7 @@ class ParquetSlices:
         return True
 
 
-def _open_parquet(source: pa.NativeFile, path: str, footer: Footer) -> pq.ParquetFile:
-    # Locally pages are read as they are decoded, so that memory stays at a page per column. A request to an object
-    # store costs more than its bytes: there all columns of a row group are fetched together.
-    is_local = path.startswith("file:")
-    return pq.ParquetFile(
-        source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES if is_local else 0, pre_buffer=not is_local
-    )
-
-
-def _summarize(metadata: pq.FileMetaData) -> Footer:
+def _summarize(metadata: pq.FileMetaData, source: pa.NativeFile | None) -> Footer:
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     if TIMESTAMP_COLUMN not in paths:
         raise StorageError(f"a data file has no column {TIMESTAMP_COLUMN}")
@@ -231,7 +240,12 @@ def _summarize(metadata: pq.FileMetaData) -> Footer:
         for index, name in enumerate(top_level):
             column_bytes[name] += row_group.column(index).total_uncompressed_size
     return Footer(
-        metadata, np.array(counts, np.int64), np.array(starts, np.int64), np.array(ends, np.int64), column_bytes
+        metadata,
+        source,
+        np.array(counts, np.int64),
+        np.array(starts, np.int64),
+        np.array(ends, np.int64),
+        column_bytes,
     )
 
 

@@ -26,15 +26,17 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow
 from tests.catalog.hand_written_topics import HandWrittenLake, rows_at
 from tests.catalog.query.odd_rows import TAG, make_condition, make_rows, row_holds, to_batch
+from tests.warehouses import BOTH, store_settings
 
+WAREHOUSES = BOTH
 _numbers = itertools.count()
 
 
 class SearchedLake:
     """A lake with a search that believes bounds and one that does not."""
 
-    def __init__(self, home: Path) -> None:
-        self.lakehouse = Lakehouse.open(Settings.load(home=home, db_url="", store_endpoint=""))
+    def __init__(self, home: Path, store: dict[str, str]) -> None:
+        self.lakehouse = Lakehouse.open(Settings.load(home=home, db_url="", **store))
         self.pruned, self.unpruned = self.search(), self.search(is_pruning=False)
 
     def search(self, *, is_pruning: bool = True) -> ContentSearch:
@@ -75,8 +77,10 @@ class SearchedLake:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchedLake]:
-    searched = SearchedLake(tmp_path_factory.mktemp("searched"))
+def lake(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warehouse_kind: str
+) -> Iterator[SearchedLake]:
+    searched = SearchedLake(tmp_path_factory.mktemp("searched"), store_settings(request, warehouse_kind))
     yield searched
     searched.lakehouse.close()
 

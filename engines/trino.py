@@ -1,0 +1,183 @@
+"""A Trino server on the lake: `python -m engines.trino` runs one until Ctrl-C, `python -m engines.trino SQL` asks it.
+
+It is Trino's own server with its Iceberg connector, as one node that listens on 127.0.0.1 only. On a cluster, what
+`trino_settings` returns belongs into `etc/catalog/lake.properties`.
+"""
+
+import argparse
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from engines import versions
+from engines.install import ensure, java_home
+from engines.lake import CATALOG_NAME, LakeLocation
+from lakehouse.catalog.settings import Settings
+
+DEFAULT_PORT = 8085
+START_TIMEOUT_S = 180
+_HEAP = "1G"
+# Lines of its log that say what is wrong, among a thousand that say where.
+_TELLING = re.compile(r"\bERROR\b|Caused by:|^\d+\) |^Error: ")
+_JVM_OPTIONS = (
+    f"-Xmx{_HEAP}",
+    "-XX:+UseSerialGC",
+    "-XX:+ExitOnOutOfMemoryError",
+    # What Trino's own launcher demands (its documentation, "Deploying Trino", JVM config).
+    "-Djdk.attach.allowAttachSelf=true",
+    "-Dfile.encoding=UTF-8",
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "--add-modules=jdk.incubator.vector",
+)
+
+
+class TrinoError(Exception):
+    """The server did not start; the text ends with what it said last."""
+
+
+def trino_settings(lake: LakeLocation) -> dict[str, str]:
+    """Properties of a Trino catalog for a lake.
+
+    Raises:
+        ValueError: If the lake's database is not PostgreSQL, the only one that Trino's Iceberg connector can open here.
+    """
+    if not lake.jdbc_url.startswith("jdbc:postgresql:"):
+        raise ValueError("Trino needs the lake's database in PostgreSQL: set MOSAICOD_DB_URL")
+    settings = {
+        "connector.name": "iceberg",
+        "iceberg.catalog.type": "jdbc",
+        "iceberg.jdbc-catalog.catalog-name": CATALOG_NAME,
+        "iceberg.jdbc-catalog.driver-class": "org.postgresql.Driver",
+        "iceberg.jdbc-catalog.connection-url": lake.jdbc_url,
+        "iceberg.jdbc-catalog.connection-user": lake.jdbc_user,
+        "iceberg.jdbc-catalog.connection-password": lake.jdbc_password,
+        "iceberg.jdbc-catalog.default-warehouse-dir": lake.warehouse,
+    }
+    if store := lake.object_store:
+        settings |= {"fs.native-s3.enabled": "true", "s3.region": store.region}
+        if store.endpoint:
+            settings |= {"s3.endpoint": store.endpoint, "s3.path-style-access": "true"}
+        if store.access_key:
+            settings |= {"s3.aws-access-key": store.access_key, "s3.aws-secret-key": store.secret_key}
+    else:
+        settings["fs.hadoop.enabled"] = "true"
+    return settings
+
+
+@contextlib.contextmanager
+def trino_server(
+    lake: LakeLocation, port: int = DEFAULT_PORT, before_start: Callable[[], None] | None = None
+) -> Iterator[int]:
+    """Run a server until the end of the block and yield its port.
+
+    Args:
+        lake: The lake to open as catalog `lake`.
+        port: On 127.0.0.1.
+        before_start: Runs in the child process before it becomes the server.
+
+    Raises:
+        InstallationError: If Java or the server are missing and cannot be had.
+        TrinoError: If it does not start.
+        ValueError: If Trino cannot open such a lake.
+    """
+    catalog = trino_settings(lake)
+    home, java = ensure("trino"), java_home(versions.TRINO_JAVA) / "bin" / "java"
+    with tempfile.TemporaryDirectory(prefix="lakehouse-trino-", ignore_cleanup_errors=True) as directory:
+        etc = Path(directory) / "etc"
+        (etc / "catalog").mkdir(parents=True)
+        server = {
+            "node.environment": "lakehouse",
+            "node.id": "only",
+            "node.internal-address": "127.0.0.1",
+            "node.bind-ip": "127.0.0.1",
+            "coordinator": "true",
+            "node-scheduler.include-coordinator": "true",
+            "http-server.http.port": str(port),
+            "discovery.uri": f"http://127.0.0.1:{port}",
+            "catalog.management": "static",
+            "plugin.dir": str(home / "plugin"),
+            "query.max-memory-per-node": "300MB",
+            "memory.heap-headroom-per-node": "200MB",
+        }
+        _write_properties(etc / "config.properties", server)
+        _write_properties(etc / "catalog" / f"{CATALOG_NAME}.properties", catalog)
+        command = [str(java), *_JVM_OPTIONS, f"-Dconfig={etc / 'config.properties'}"]
+        command += ["-cp", str(home / "lib" / "*"), "io.trino.server.TrinoServer"]
+        log = Path(directory) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=directory, stdout=output, stderr=output, preexec_fn=before_start, stdin=subprocess.DEVNULL
+            )
+        try:
+            _wait_until_ready(process, port, log)
+            yield port
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _write_properties(path: Path, properties: dict[str, str]) -> None:
+    # They hold the keys of the store.
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/info", timeout=5) as answer:
+                if b'"starting":false' in answer.read():
+                    return
+        except OSError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            telling = [line for line in log.read_text().splitlines() if _TELLING.search(line)]
+            raise TrinoError("\n".join(["Trino did not start:", *telling[-20:]]))
+        time.sleep(0.2)
+
+
+def query(port: int, sql: str) -> tuple[list[str], list[Sequence[object]]]:
+    """Run one statement on a server; returns the names of the columns, and the rows."""
+    from trino.dbapi import connect
+
+    with contextlib.closing(connect(host="127.0.0.1", port=port, user="lakehouse", catalog=CATALOG_NAME)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        rows = cursor.fetchall()
+        return [column.name for column in cursor.description or ()], rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sql", nargs="?", help="one statement for the server that runs already")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT)
+    options = parser.parse_args()
+    if options.sql:
+        names, rows = query(options.port, options.sql)
+        print("\t".join(names), *("\t".join(map(str, row)) for row in rows), sep="\n")
+        return
+    try:
+        with trino_server(LakeLocation.from_settings(Settings.load()), options.port) as port:
+            print(
+                f"Trino {versions.TRINO} listens on http://127.0.0.1:{port}, catalog {CATALOG_NAME}. Ctrl-C stops it."
+            )
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    except (TrinoError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""A warehouse in a real S3 server: what it is asked for, how often, and what happens when it says no."""
+
+import ipaddress
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from botocore.exceptions import ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
+from lakehouse.catalog.maintenance.orphans import FOREIGN_GRACE_S
+from lakehouse.catalog.object_store import ObjectStore
+from lakehouse.catalog.settings import MIB, Settings
+from lakehouse.catalog.storage import Warehouse
+from lakehouse.catalog.time_window import TimeWindow
+from tests.processes import free_port
+from tests.s3_server import Request, S3Server, s3_server
+
+DAY_NS = 86_400 * 10**9
+SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])
+ROWS = 400_000
+# What Arrow reads from the end of a file before it knows where the footer begins.
+FOOTER_BYTES = 64 * 1024
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    return s3.new_bucket()
+
+
+@pytest.fixture
+def settings(s3: S3Server, bucket: str, tmp_path: Path) -> Settings:
+    return Settings.load(home=tmp_path, db_url="", **s3.settings(bucket))
+
+
+@pytest.fixture
+def warehouse(settings: Settings) -> Warehouse:
+    return Warehouse.open(settings)
+
+
+def write(warehouse: Warehouse, name: str, content: bytes = b"rows") -> str:
+    uri = f"{warehouse.uri}/{name}"
+    with warehouse.open_output(uri) as stream:
+        stream.write(content)
+    warehouse.make_durable(uri)
+    return uri
+
+
+def operations(requests: list[Request]) -> Counter[str]:
+    return Counter(request.operation for request in requests)
+
+
+@pytest.mark.parametrize("name", ["with space", "größe", "100%25", "a+b=c", "sequence=a:b/f"])
+def test_names_are_taken_literally_by_us_and_by_stock_pyiceberg(warehouse: Warehouse, name: str) -> None:
+    uri = write(warehouse, f"data/{name}")
+    assert [file.uri for file in warehouse.list_files(warehouse.uri)] == [uri]
+    with warehouse.open_input(uri) as stream:
+        assert stream.read() == b"rows"
+    assert warehouse.read(uri) == b"rows"
+    with PyArrowFileIO(warehouse.iceberg_properties()).new_input(uri).open() as stream:
+        assert stream.read() == b"rows"
+    warehouse.delete([uri])
+    assert list(warehouse.list_files(warehouse.uri)) == []
+
+
+def test_a_small_file_costs_one_request_to_write_and_one_to_read(
+    s3: S3Server, bucket: str, warehouse: Warehouse
+) -> None:
+    with s3.counted(bucket) as requests:
+        uri = write(warehouse, "a")
+    assert operations(requests) == {"PutObject": 1}
+    with s3.counted(bucket) as requests:
+        assert warehouse.read(uri) == b"rows"
+    assert operations(requests) == {"GetObject": 1}
+
+
+def test_a_large_file_is_sent_in_parts_and_appears_whole(s3: S3Server, bucket: str, warehouse: Warehouse) -> None:
+    content = bytes(np.random.default_rng(1).bytes(24 * MIB))
+    with s3.counted(bucket) as requests:
+        stream = warehouse.open_output(f"{warehouse.uri}/a")
+        stream.write(content)
+        assert list(warehouse.list_files(warehouse.uri)) == []
+        stream.close()
+    assert operations(requests)["CreateMultipartUpload"] == operations(requests)["CompleteMultipartUpload"] == 1
+    assert operations(requests)["UploadPart"] >= 2
+    with warehouse.open_input(f"{warehouse.uri}/a") as found:
+        assert found.read() == content
+
+
+def test_files_are_listed_and_deleted_by_the_thousand(s3: S3Server, bucket: str, warehouse: Warehouse) -> None:
+    uris = [f"{warehouse.uri}/t{number % 20}/data/{number}" for number in range(1100)]
+    for uri in uris:
+        path = s3.root / uri.removeprefix("s3://")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    with s3.counted(bucket) as requests:
+        assert {file.uri for file in warehouse.list_files(warehouse.uri)} == set(uris)
+        warehouse.delete([*uris, f"{warehouse.uri}/missing"])
+    assert operations(requests) == {"ListObjectsV2": 2, "DeleteObjects": 2}
+    assert list(warehouse.list_files(warehouse.uri)) == []
+
+
+def test_the_server_of_these_tests_honours_conditions_and_ranges(
+    s3: S3Server, bucket: str, settings: Settings, warehouse: Warehouse
+) -> None:
+    write(warehouse, "a", b"first")
+    client = ObjectStore.from_settings(settings)._client
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket=bucket, Key="a", Body=b"second", IfNoneMatch="*")
+    etag = client.head_object(Bucket=bucket, Key="a")["ETag"]
+    client.put_object(Bucket=bucket, Key="a", Body=b"second", IfMatch=etag)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket=bucket, Key="a", Body=b"third", IfMatch=etag)
+    assert client.get_object(Bucket=bucket, Key="a", Range="bytes=2-4")["Body"].read() == b"con"
+
+
+def record(lake: Lakehouse, sequence: str, *paths: str, rows: int = ROWS) -> None:
+    lake.sequences.create(sequence, {})
+    session = lake.sessions.create(sequence)
+    for path in paths:
+        locator = TopicLocator(sequence, path)
+        topic = lake.topics.create(session.uuid, locator, "default", "Floating64")
+        values = np.random.default_rng(1).normal(size=rows)
+        batch = pa.record_batch([pa.array(DAY_NS + np.arange(rows) * 1000), pa.array(values)], schema=SCHEMA)
+        with lake.topics.begin_upload(locator, topic, SCHEMA) as upload:
+            for start in range(0, rows, 10_000):
+                upload.write(batch.slice(start, 10_000))
+            upload.finish()
+    lake.sessions.finalize(session.uuid)
+
+
+@pytest.fixture
+def row_groups(settings: Settings) -> Settings:
+    """A lake with a topic in one data file of a dozen row groups."""
+    small = settings.model_copy(update={"encoding_buffer_size": MIB})
+    with Lakehouse.open(small) as lake:
+        record(lake, "drive", "numbers")
+    return small
+
+
+def test_a_window_reads_one_footer_and_the_row_groups_it_returns(
+    s3: S3Server, bucket: str, row_groups: Settings
+) -> None:
+    with Lakehouse.open(row_groups) as lake:
+        topic = lake.topics.get(TopicLocator("drive", "numbers"))
+        window = TimeWindow(DAY_NS + 200_000_000, DAY_NS + 204_000_000)  # one percent
+        for footers in (1, 0):
+            with s3.counted(bucket) as requests:
+                rows = sum(batch.num_rows for batch in lake.reader.read(topic, window))
+            assert rows == 4000
+            of_data = [request for request in requests if request.path.endswith(".parquet")]
+            # The first look at a file also asks for its size. The row group takes two requests, as the column between
+            # the time and the values, the time once more for SQL, is not wanted.
+            assert operations(of_data) == Counter({"HeadObject": footers, "GetObject": footers + 2})
+            (size,) = {(s3.root / request.path[1:]).stat().st_size for request in of_data}
+            assert sum(request.sent for request in of_data) - footers * FOOTER_BYTES < size / 4
+            assert len(requests) - len(of_data) == (3 if footers else 0), "metadata, manifest list and manifest, once"
+
+
+def test_a_writer_killed_in_the_middle_leaves_nothing_that_cleanup_does_not_find(
+    s3: S3Server, bucket: str, settings: Settings
+) -> None:
+    program = (
+        "import sys; from lakehouse.catalog.settings import Settings; from lakehouse.catalog.storage import Warehouse\n"
+        "warehouse = Warehouse.open(Settings.load())\n"
+        "stream = warehouse.open_output(warehouse.uri + '/half')\n"
+        "stream.write(b'x' * (24 << 20)); stream.flush(); print('written', flush=True); sys.stdin.read()"
+    )
+    environment = {f"MOSAICOD_{name.upper()}": value for name, value in s3.settings(bucket).items()}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"written\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    store = ObjectStore.from_settings(settings)
+    (unfinished,) = store.unfinished_uploads()
+    assert unfinished.key == "half"
+    with Lakehouse.open(settings) as lake:
+        assert list(lake.warehouse.list_files(lake.warehouse.uri)) == []
+
+        def clean(after_s: int) -> int:
+            cycle = run_cleanup_cycle(
+                lake.database,
+                lake.table_files,
+                lake.committer,
+                settings,
+                now_ns=lambda: time.time_ns() + after_s * 10**9,
+            )
+            assert cycle is not None
+            return cycle.orphans.aborted_uploads
+
+        assert clean(FOREIGN_GRACE_S - 600) == 0
+        assert clean(FOREIGN_GRACE_S + 600) == 1
+    assert list(store.unfinished_uploads()) == []
+
+
+def test_what_is_wrong_is_said_when_the_lake_is_opened(s3: S3Server, bucket: str, settings: Settings) -> None:
+    def opened(**changes: object) -> None:
+        Warehouse.open(Settings.load(**{**s3.settings(bucket), **changes}))
+
+    opened()
+    with pytest.raises(ConfigurationError, match="no bucket 'nowhere'"):
+        opened(store_bucket="nowhere")
+    with pytest.raises(ConfigurationError, match="MOSAICOD_STORE_SECRET_KEY"):
+        opened(store_secret_key="wrong")
+    with pytest.raises(StorageError, match="does not answer"):
+        opened(store_endpoint=f"http://127.0.0.1:{free_port()}")
+
+
+def test_requests_are_signed_for_the_region_of_the_store(tmp_path: Path) -> None:
+    with s3_server(region="eu-south-7") as server:
+        place = server.settings(server.new_bucket())
+        with pytest.raises(ConfigurationError):
+            Warehouse.open(Settings.load(**place))
+        warehouse = Warehouse.open(Settings.load(**place, store_region="eu-south-7"))
+        write(warehouse, "a")
+        warehouse.delete([f"{warehouse.uri}/a"])
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """Certificate and key of 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    (directory / "cert.pem").write_bytes(built.public_bytes(encoding))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return directory / "cert.pem", directory / "key.pem"
+
+
+def test_a_store_behind_https_is_trusted_by_its_certificate_only(tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    with s3_server(certificate=pair) as server:
+        place = server.settings(server.new_bucket())
+        assert place["store_endpoint"].startswith("https://")
+        warehouse = Warehouse.open(Settings.load(**place, store_ca_file=str(pair[0])))
+        uri = write(warehouse, "a")
+        with warehouse.open_input(uri) as stream:
+            assert stream.read() == b"rows"
+        with pytest.raises(StorageError, match="does not answer"):
+            Warehouse.open(Settings.load(**place))
+
+
+def test_errors_name_neither_keys_nor_addresses(s3: S3Server, bucket: str, settings: Settings) -> None:
+    warehouse = Warehouse.open(settings)
+    with pytest.raises(StorageError) as missing:
+        warehouse.open_input(f"{warehouse.uri}/missing")
+    with pytest.raises(StorageError) as foreign:
+        warehouse.open_input("s3://nowhere/file")
+    for error in (missing, foreign):
+        assert str(s3.port) not in error.value.message
+        assert s3.access_key not in error.value.message
+    assert s3.secret_key not in repr(ObjectStore.from_settings(settings))

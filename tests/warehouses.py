@@ -1,0 +1,27 @@
+"""The two kinds of storage that a lake can be on.
+
+A module of tests that runs on both says so: `WAREHOUSES = BOTH` runs each test twice; `WAREHOUSES = BY_DATABASE` pairs
+storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run.
+"""
+
+import pytest
+
+from tests.s3_server import S3Server
+
+BOTH = ["files", "s3"]
+BY_DATABASE = ["by_database"]
+
+
+def store_settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
+    """Settings, by the names of `Settings`, of an empty warehouse: in the home, or a new bucket of a real S3 server."""
+    if kind == "by_database":
+        kind = "s3" if request.getfixturevalue("database_url").startswith("postgresql") else "files"
+    if kind == "files":
+        return {"store_endpoint": ""}
+    server: S3Server = request.getfixturevalue("s3")
+    return server.settings(server.new_bucket())
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """The same settings as environment variables."""
+    return {f"MOSAICOD_{name.upper()}": value for name, value in settings.items()}
