@@ -96,7 +96,9 @@ def test_three_engines_agree(lake: SearchedLake, seed: int) -> None:
     generator = random.Random(seed)
     rows: dict[int, list[dict]] = {}
     topics: list[TopicRecord] = []
-    for _ in range(generator.choice([1, 3, 6])):
+    # Over S3 the same with less of everything: what differs there is how bytes arrive.
+    is_local = lake.lakehouse.warehouse.is_local
+    for _ in range(generator.choice([1, 3, 6] if is_local else [1])):
         parts = {f"part/{number}": make_rows(generator, generator.choice([1, 2, 6])) for number in range(2)}
         batches = {path: to_batch(made) for path, made in parts.items()}
         stored = lake.store(batches, is_finalized=generator.random() < 0.7)
@@ -107,7 +109,7 @@ def test_three_engines_agree(lake: SearchedLake, seed: int) -> None:
         rows = {topic.id: rows[topic.id] for topic in topics}
     # Conditions on elements have to prune right at first sight, not after footers were seen.
     lake.pruned = lake.search()
-    for _ in range(25):
+    for _ in range(25 if is_local else 2):
         conditions = [make_condition(generator) for _ in range(generator.choice([1, 1, 2]))]
         wanted = {topic_id: expected(made, conditions) for topic_id, made in rows.items()}
         matching = {topic_id for topic_id, times in wanted.items() if times}
