@@ -4,7 +4,9 @@ A module of tests that runs on both says so: `WAREHOUSES = BOTH` runs each test 
 storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run.
 """
 
+import polars as pl
 import pytest
+from pyiceberg.table import Table
 
 from tests.s3_server import S3Server
 
@@ -25,3 +27,9 @@ def store_settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """The same settings as environment variables."""
     return {f"MOSAICOD_{name.upper()}": value for name, value in settings.items()}
+
+
+def scan_iceberg(table: Table) -> pl.LazyFrame:
+    """A table in Polars, which asks AWS where the bucket is unless it is told here, whatever the catalog says."""
+    told = {name: value for name, value in table.io.properties.items() if name.startswith("s3.")}
+    return pl.scan_iceberg(table, storage_options=told or None)

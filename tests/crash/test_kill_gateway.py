@@ -23,7 +23,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.storage import Warehouse
 from tests.crash.gateway_process import GatewayProcess
-from tests.warehouses import BY_DATABASE, environment
+from tests.warehouses import BY_DATABASE, environment, scan_iceberg
 
 WAREHOUSES = BY_DATABASE
 
@@ -119,7 +119,7 @@ class Lake:
                     table = catalog.load_table(("vehicle_state", topic.replace("/", "_")))
                 except NoSuchTableError:
                     continue
-                rows = pl.scan_iceberg(table).filter(pl.col("sequence") == name).sort("timestamp_ns").collect()
+                rows = scan_iceberg(table).filter(pl.col("sequence") == name).sort("timestamp_ns").collect()
                 if len(rows):
                     found[topic] = rows
             return found
@@ -133,7 +133,7 @@ class Lake:
         except NoSuchTableError:
             return 0
         else:
-            return len(pl.scan_iceberg(table).filter(pl.col("sequence") == name).collect())
+            return len(scan_iceberg(table).filter(pl.col("sequence") == name).collect())
         finally:
             catalog.close()
 
