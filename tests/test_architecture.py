@@ -26,6 +26,10 @@ DECLARED_AHEAD = {
 }
 
 
+# Used without being imported: the database driver, the operators' UI, the file system of `s3://` in fsspec.
+BY_NAME = {"psycopg", "dagster-webserver", "s3fs"}
+
+
 def imported_modules(source: Path) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
@@ -59,9 +63,8 @@ def test_what_is_imported_is_a_declared_dependency_and_the_other_way_round() -> 
     # `google` is shared by several distributions.
     distributions = {**packages_distributions(), "google": ["protobuf"]}
     imported = {distributions[module][0].lower().replace("_", "-") for module in modules}
-    # The database driver and the operators' UI are started by name.
-    assert imported | {"psycopg", "dagster-webserver"} <= declared
-    assert declared - imported - {"psycopg", "dagster-webserver"} <= DECLARED_AHEAD
+    assert imported | BY_NAME <= declared
+    assert declared - imported - BY_NAME <= DECLARED_AHEAD
 
 
 def test_only_the_settings_and_the_crash_points_read_the_environment() -> None:
