@@ -6,18 +6,22 @@ nothing but the matching file is ever opened.
 """
 
 import gc
+import pickle
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import monotonic
+from pathlib import Path
+from time import monotonic, process_time
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from sqlalchemy import select
 
-from bench.measuring import Spread, interleave, ratio_of_times, wait_for_quiet
+from bench.measuring import Spread, interleave, ratio_of_times, take_turns, wait_for_quiet
 from bench.report import Line, Section
 from bench.rows import START_NS, RowSource
 from bench.runs import Run
@@ -53,10 +57,12 @@ NUMBERS = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.fi
 def measure(run: Run) -> Section:
     section = Section(
         "Content queries",
-        "`IMU.acceleration.x > 1,000,000`, true in one data file only. *Cold*: nothing is in memory; against "
-        "PyIceberg's `plan_files` with the same condition on the same tables. *Warm*: the same question again. "
-        "*Scanning*: bounds are not believed, the time of a part scaled up to all files. Clusters: rows from "
-        "Parquet to intervals, against Polars doing the same from memory.",
+        "`IMU.acceleration.x > 1,000,000`, true in one data file only. *Cold*: nothing is in memory, files are in the "
+        "page cache; against PyIceberg's `plan_files` with the same condition on the same tables, by time and by "
+        "processor time (user and system, all threads). *Warm*: the same question again. *New process*: a process "
+        "that was just started asks twice. *One more session*: the first question after a commit to one table. "
+        "*Scanning*: bounds are not believed, the time of a part scaled up to all files. Clusters: rows from Parquet "
+        "to intervals, against Polars doing the same from memory.",
     )
     shapes = ((1000, 1), (1000, 20)) if run.quick else ((10_000, 1), (100_000, 1), (10_000, 1000), (100_000, 1000))
     for files, tables in shapes:
@@ -72,6 +78,7 @@ class _Fleet:
     lake: Lakehouse
     topics: Sequence[TopicRecord]
     match: TopicRecord
+    one_more: TableChange
 
     def search(self, *, is_pruning: bool = True) -> ContentSearch:
         """A search as a gateway has it that was just started."""
@@ -80,29 +87,70 @@ class _Fleet:
             lake.database, lake.warehouse, SkipIndex(TableFiles(lake.warehouse)), is_pruning=is_pruning
         )
 
-    def ask(self, search: ContentSearch) -> float:
-        """Milliseconds of one query; the answer is checked."""
+    def ask(self, search: ContentSearch) -> "_Cost":
+        """The cost of one query; the answer is checked."""
         gc.collect()
-        started = monotonic()
+        started = _Cost.now()
         found = search.matching(self.topics, CONDITIONS)
-        elapsed = 1e3 * (monotonic() - started)
+        cost = _Cost.now().since(started)
         if list(found) != [self.match.id]:
             raise AssertionError(f"wrong answer: {len(found)} topics")
-        return elapsed
+        return cost
 
-    def plan_with_pyiceberg(self) -> float:
-        """Milliseconds until PyIceberg knows the matching files of all tables."""
+    def plan_with_pyiceberg(self) -> "_Cost":
+        """The cost of PyIceberg's finding the matching files of all tables."""
         catalog = open_sql_catalog(self.lake.database, self.lake.warehouse)
-        started = monotonic()
+        gc.collect()
+        started = _Cost.now()
         found = 0
         for identifier in sorted({str(topic.table_identifier) for topic in self.topics}):
             scan = catalog.load_table(identifier).scan(row_filter=f"{'.'.join(LEAF)} > {THRESHOLD}")
             found += len(list(scan.plan_files()))
-        elapsed = 1e3 * (monotonic() - started)
+        cost = _Cost.now().since(started)
         catalog.close()
         if found != 1:
             raise AssertionError(f"PyIceberg planned {found} files")
-        return elapsed
+        return cost
+
+    def ask_in_new_process(self, home: Path) -> tuple[float, float]:
+        """Milliseconds of the first and of the second query of a process."""
+        topics_file = home / "topics.pickle"
+        topics_file.write_bytes(pickle.dumps((list(self.topics), CONDITIONS)))
+        command = [sys.executable, "-m", "bench.first_query", str(home), str(topics_file)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        (first, hits), (second, _) = (line.split() for line in lines[:2])
+        if hits != "1":
+            raise AssertionError(f"wrong answer of a new process: {hits} topics")
+        return float(first), float(second)
+
+    def commit_one_more(self) -> None:
+        """Another session of one file, in a table that has some."""
+        self.lake.committer.commit(partial(CommitPlan, [self.one_more], lambda _connection: None, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Milliseconds of time, and of processor time of all threads."""
+
+    time: float
+    processor_time: float
+
+    @classmethod
+    def now(cls) -> "_Cost":
+        return cls(1e3 * monotonic(), 1e3 * process_time())
+
+    def since(self, started: "_Cost") -> "_Cost":
+        return _Cost(self.time - started.time, self.processor_time - started.processor_time)
+
+
+class _CountingFiles(TableFiles):
+    """Counts what is read."""
+
+    count = 0
+
+    def read(self, uri: str) -> bytes:
+        self.count += 1
+        return super().read(uri)
 
 
 def _search_lines(run: Run, files: int, tables: int) -> list[Line]:
@@ -111,30 +159,53 @@ def _search_lines(run: Run, files: int, tables: int) -> list[Line]:
         Settings.load(home=run.directory / f"fleet-{files}-{tables}", db_url="", store_endpoint="")
     ) as lake:
         fleet = _make_fleet(run, lake, files, tables, name)
-        rounds = run.rounds(3 if files <= 10_000 else 1)
-        warm = fleet.search()
+        rounds = run.rounds(3)
+        files_read = _CountingFiles(lake.warehouse)
+        warm = ContentSearch(lake.database, lake.warehouse, index := SkipIndex(files_read))
         fleet.ask(warm)
-        found = interleave(
-            {
-                "cold": lambda: fleet.ask(fleet.search()),
-                "PyIceberg": fleet.plan_with_pyiceberg,
-                "warm": lambda: fleet.ask(warm),
-            },
+        found = take_turns(
+            {"cold": lambda: fleet.ask(fleet.search()), "PyIceberg": fleet.plan_with_pyiceberg},
             rounds,
-            run.step(f"query, {name}", rounds + 1, 3),
+            run.step(f"query, {name}", rounds + 1, 2),
         )
-        warm_times = Spread(tuple(fleet.ask(warm) for _ in range(run.rounds(20))))
-        times = ratio_of_times(found["cold"], found["PyIceberg"])
+        warm_times = Spread(tuple(fleet.ask(warm).time for _ in range(run.rounds(20))))
+        cold, theirs = (Spread(tuple(cost.time for cost in found[which])) for which in ("cold", "PyIceberg"))
+        times = ratio_of_times(cold, theirs)
+        cold_work, their_work = (
+            Spread(tuple(cost.processor_time for cost in found[which])) for which in ("cold", "PyIceberg")
+        )
         explanation = Explanation()
         warm.matching(fleet.topics, CONDITIONS, explanation=explanation)
+        starts = [fleet.ask_in_new_process(lake.settings.home) for _ in range(run.rounds(3))]
+        memory = f"{warm.index.cached_bytes / 1e6:.1f} MB for one leaf"
+        manifests = f"and manifests as they are, {index.cached_bytes / 1e6:.1f} MB of at most 268"
+        fleet.commit_one_more()
+        read_before = files_read.count
+        growth = fleet.ask(warm)
         lines = [
             Line(
                 f"cold, {name}",
-                found["cold"].text(unit="ms"),
-                f"PyIceberg: {found['PyIceberg'].text()} ms",
+                cold.text(unit="ms"),
+                f"PyIceberg: {theirs.text()} ms",
                 times.text(1),
                 f"≥ {COLD_GOAL:.0f}",
                 times.median >= COLD_GOAL,
+            ),
+            Line(
+                f"cold, {name}, processor time",
+                cold_work.text(unit="ms"),
+                f"PyIceberg: {their_work.text()} ms",
+                ratio_of_times(cold_work, their_work).text(1),
+            ),
+            Line(
+                f"new process, {name}",
+                Spread(tuple(first for first, _ in starts)).text(unit="ms"),
+                f"its second query: {Spread(tuple(second for _, second in starts)).text(1)} ms",
+            ),
+            Line(
+                f"one more session, {name}",
+                f"{growth.time:,.1f} ms",
+                f"{files_read.count - read_before} metadata files read",
             ),
             Line(
                 f"warm, {name}",
@@ -144,7 +215,7 @@ def _search_lines(run: Run, files: int, tables: int) -> list[Line]:
                 f"≤ {WARM_GOAL_MS:.0f} ms",
                 warm_times.median <= WARM_GOAL_MS,
             ),
-            Line(f"memory of bounds, {name}", f"{warm.index.cached_bytes / 1e6:.1f} MB for one leaf"),
+            Line(f"memory of bounds, {name}", memory, manifests),
         ]
         if tables == 1 and files <= 10_000:
             lines.append(_scanning_line(run, fleet, files, warm_times, name))
@@ -207,7 +278,7 @@ def _make_fleet(run: Run, lake: Lakehouse, files: int, tables: int, name: str) -
             change = TableChange(table.identifier, add=entries[first : first + FILES_PER_COMMIT])
             lake.committer.commit(partial(CommitPlan, [change], lambda _connection: None, {}))
         advance()
-    return _Fleet(lake, topics, match)
+    return _Fleet(lake, topics, match, TableChange(table.identifier, add=[replace(entries[-1], sequence="one-more")]))
 
 
 def _upload(
