@@ -159,7 +159,7 @@ def _search_lines(run: Run, files: int, tables: int) -> list[Line]:
         Settings.load(home=run.directory / f"fleet-{files}-{tables}", db_url="", store_endpoint="")
     ) as lake:
         fleet = _make_fleet(run, lake, files, tables, name)
-        rounds = run.rounds(3)
+        rounds = run.rounds(3 if files <= 10_000 else 1)
         files_read = _CountingFiles(lake.warehouse)
         warm = ContentSearch(lake.database, lake.warehouse, index := SkipIndex(files_read))
         fleet.ask(warm)

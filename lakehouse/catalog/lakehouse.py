@@ -12,6 +12,7 @@ from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import open_database
+from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables
 from lakehouse.catalog.maintenance.worker import MaintenanceWorker
@@ -55,7 +56,8 @@ class Lakehouse:
         self.settings = settings
         self.database = database
         self.warehouse = warehouse
-        self.table_files = TableFiles(warehouse)
+        copies = None if warehouse.is_local else FileCache(settings.metadata_cache_path, settings.metadata_cache_size)
+        self.table_files = TableFiles(warehouse, copies)
         self.activity = Activity()
         self.committer = Committer(database, self.table_files, activity=self.activity)
         self.maintenance = MaintenanceWorker(database, self.table_files, self.committer, settings, self.activity)

@@ -238,6 +238,12 @@ class Settings(BaseSettings):
     snapshots_to_keep: int = Field(
         20, ge=1, validation_alias="LAKEHOUSE_SNAPSHOTS_TO_KEEP", description="untagged snapshots kept per table"
     )
+    metadata_cache_size: int = Field(
+        1024 * MIB,
+        ge=0,
+        validation_alias="LAKEHOUSE_METADATA_CACHE_SIZE",
+        description="bytes of table metadata of an object store kept below LAKEHOUSE_HOME/cache; 0: off",
+    )
     snapshot_min_age: int = Field(
         300,
         ge=0,
@@ -330,6 +336,10 @@ class Settings(BaseSettings):
     @property
     def retention_path(self) -> Path:
         return self.home / self.retention_file
+
+    @property
+    def metadata_cache_path(self) -> Path:
+        return self.home.resolve() / "cache" / "metadata"
 
     @property
     def parallelism(self) -> int:

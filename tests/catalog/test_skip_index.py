@@ -36,12 +36,13 @@ from lakehouse.catalog.control_plane.migrate import migrate
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.avro_encoding import ContainerFile
 from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY
+from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.manifest_frames import UNKNOWN_COUNT, ManifestFrame
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog, read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.reading.skip_index import SkipIndex
+from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.reading.topic_reader import WindowInfo
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
@@ -209,6 +210,30 @@ class TestOurOwnTables:
             with pytest.raises(StorageError) as caught:
                 recordings.index().sequence_files(recordings.location(topic), "a")
             assert "/" not in str(caught.value)
+
+
+class TestCopiesOnDisk:
+    """A process that has nothing in memory, but finds what another one has read, opens no metadata of the store."""
+
+    def test_answer_for_the_store(self, recordings: Recordings, tmp_path: Path) -> None:
+        topic = recordings.record("a", [1, 2], [5, 6])
+        location = recordings.location(topic)
+
+        def ask() -> list[IndexedFile]:
+            copies = FileCache(tmp_path / "copies", 1 << 20)
+            return SkipIndex(TableFiles(recordings.warehouse, copies)).sequence_files(location, "a")
+
+        expected = recordings.index().sequence_files(location, "a")
+        recordings.warehouse.forget()
+        assert ask() == expected
+        assert len(recordings.warehouse.opened) == 3
+        recordings.warehouse.forget()
+        assert ask() == expected
+        assert recordings.warehouse.opened == []
+        for copy in (tmp_path / "copies").iterdir():
+            copy.write_bytes(copy.read_bytes()[:-1] + b"?")
+        assert ask() == expected
+        assert len(recordings.warehouse.opened) == 3
 
 
 class TestFrames:

@@ -19,6 +19,7 @@ from pyiceberg.schema import Schema
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.manifest_format import ManifestFormat, manifest_format, parse_schema
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord, decode_manifest_list
 from lakehouse.catalog.storage import Warehouse
@@ -145,10 +146,15 @@ class TableFiles:
 
     Metadata files are kept as bytes (parsing one costs less than half a millisecond, keeping it parsed ten times the
     memory), manifest lists decoded.
+
+    Args:
+        warehouse: Where the files are.
+        copies: Keeps copies on the local disk, for a warehouse that is elsewhere.
     """
 
-    def __init__(self, warehouse: Warehouse) -> None:
+    def __init__(self, warehouse: Warehouse, copies: FileCache | None = None) -> None:
         self.warehouse = warehouse
+        self._copies = copies
         self._documents: BoundedCache[str, bytes] = BoundedCache(CACHED_BYTES, len)
         self._lists: BoundedCache[str, tuple[ManifestRecord, ...]] = BoundedCache(
             CACHED_MANIFEST_RECORDS, lambda records: 1 + len(records)
@@ -197,7 +203,12 @@ class TableFiles:
         Raises:
             StorageError: If it cannot be read.
         """
+        if self._copies is not None and (copy := self._copies.get(uri)) is not None:
+            return copy
         try:
-            return self.warehouse.read(uri)
+            content = self.warehouse.read(uri)
         except OSError as error:
             raise StorageError("a metadata file of a table could not be read") from error
+        if self._copies is not None:
+            self._copies.put(uri, content)
+        return content
