@@ -11,6 +11,7 @@ from lakehouse.orchestration.defs.contracts.jobs import validate_recordings
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import ingestion, quarantined_recordings, recordings, sequences
+from lakehouse.orchestration.defs.ingestion.checks import quarantine_is_empty, quarantine_sensor
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_files, ingest_recordings
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
 from lakehouse.orchestration.defs.maintenance.assets import maintenance_reports
@@ -37,11 +38,13 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             *maintenance_reports,
             *table_assets(tables, settings),
         ],
+        asset_checks=[quarantine_is_empty],
         jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings, *maintenance_jobs],
         schedules=[nightly_validation, *maintenance_schedules],
         sensors=[
             drop_folder_sensor,
             object_store_sensor,
+            quarantine_sensor,
             finalized_sessions_sensor,
             tables_sensor({table.identifier for table in tables}),
             unfinished_sessions_sensor,

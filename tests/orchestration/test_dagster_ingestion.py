@@ -5,15 +5,22 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pyarrow.fs import FileSelector
+from rosbags.rosbag2 import StoragePlugin
 
+from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
-from lakehouse.orchestration.defs.ingestion import assets
-from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
+from lakehouse.orchestration.defs.ingestion import assets, sensors
+from lakehouse.orchestration.defs.ingestion.batch import Outcome
+from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
+from lakehouse.orchestration.landing.place import LandedRecording
 from tests.orchestration import dagster_driver as driver
-from tests.orchestration.dagster_driver import launch, metadata_of
-from tests.orchestration.recordings.recording_files import SHARED
+from tests.orchestration.dagster_driver import ingest, launch, metadata_of
+from tests.orchestration.recordings.recording_files import SHARED, texts, write_rosbag2
+from tests.s3_server import S3Server
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
 ROWS = 20_740
@@ -178,7 +185,7 @@ def test_the_job_for_explicit_files_ingests_all_it_can(home: Path, instance: dg.
     assert instance.get_dynamic_partitions("sequences") == ["city_drive"]
 
 
-def _write_other_recording(path: Path) -> None:
+def _write_other_recording(path: Path, messages: int = 1) -> None:
     from mcap.writer import Writer
 
     with path.open("wb") as stream:
@@ -186,5 +193,167 @@ def _write_other_recording(path: Path) -> None:
         writer.start()
         schema = writer.register_schema(name="Note", encoding="jsonschema", data=b'{"type":"object","properties":{}}')
         channel = writer.register_channel(topic="/note", message_encoding="json", schema_id=schema)
-        writer.add_message(channel, log_time=1, data=b"{}", publish_time=1)
+        for number in range(1, messages + 1):
+            writer.add_message(channel, log_time=number, data=b"{}", publish_time=number)
         writer.finish()
+
+
+def test_two_thousand_recordings_are_requested_in_bounded_ticks_with_a_small_cursor(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    for number in range(2000):
+        (embedded_home / "drop" / f"r{number:04}.mcap").write_bytes(b"tiny")
+    cursor, requested, runs = None, [], 0
+    for _ in range(4):
+        result = tick(instance, cursor)
+        cursor = result.cursor
+        assert len(recordings_of(result)) == 500
+        assert len(cursor or "") < 40_000
+        requested += recordings_of(result)
+        runs += len(result.run_requests or [])
+    assert sorted(requested) == [f"r{number:04}.mcap" for number in range(2000)]
+    assert runs == 40
+    assert tick(instance, cursor).run_requests == []
+    shutil.rmtree(embedded_home / "drop")
+    assert len(tick(instance, cursor).cursor or "") < 100
+
+
+def test_a_directory_moved_in_with_old_files_is_new(embedded_home: Path, instance: dg.DagsterInstance) -> None:
+    bag = write_rosbag2(embedded_home / "bag", [("/text", "std_msgs/msg/String", texts(3))], StoragePlugin.MCAP)
+    _write_other_recording(embedded_home / "drop" / "first.mcap")
+    first = tick(instance)
+    bag.rename(embedded_home / "drop" / "bag")
+    assert recordings_of(tick(instance, first.cursor)) == ["bag"]
+
+
+def test_large_recordings_get_runs_of_their_own() -> None:
+    sizes = [1, 1, sensors.BYTES_PER_RUN, 1, *[1] * sensors.RECORDINGS_PER_RUN]
+    landed = [LandedRecording(f"/drop/{n}.mcap", f"{n}.mcap", size, n) for n, size in enumerate(sizes)]
+    assert [len(batch) for batch in sensors.batches(landed)] == [2, 1, sensors.RECORDINGS_PER_RUN, 1]
+
+
+def test_the_upload_alone_leaves_an_open_session_and_the_commit_alone_finishes_it(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    _write_other_recording(home / "drop" / "note.mcap")
+    instance.add_dynamic_partitions("sequences", ["note"])
+    assert ingest(instance, ["uploaded_sessions"], ["note"]).success
+    with Lakehouse.open(Settings.load()) as lake:
+        (session,) = lake.sequences.describe("note").sessions
+        assert session.state is SessionState.OPEN
+        assert instance.get_materialized_partitions(dg.AssetKey("sequences")) == set()
+        assert ingest(instance, ["sequences"], ["note"]).success
+        assert lake.sequences.describe("note").sessions[0].state is SessionState.FINALIZED
+    assert metadata_of(instance, "sequences", "note")["session"] == str(session.locator)
+    assert metadata_of(instance, "uploaded_sessions", "note")["source"].endswith("drop/ingested/note.mcap")
+
+
+def test_a_range_of_sequences_can_be_ingested_again_and_nothing_is_doubled(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    names = ["a", "b", "c"]
+    for number, name in enumerate(names):
+        _write_other_recording(embedded_home / "drop" / f"{name}.mcap", messages=number + 1)
+    assert all(result.success for result in launch(instance, tick(instance)))
+    both = ["uploaded_sessions", "sequences"]
+    with Lakehouse.open(Settings.load()) as lake:
+        before = [str(lake.sequences.describe(name).sessions[0].locator) for name in names]
+        assert ingest(instance, both, names).success
+        assert [str(lake.sequences.describe(name).sessions[0].locator) for name in names] == before
+        assert ingest(instance, both, names, replaces=True).success
+        after = [lake.sequences.describe(name) for name in names]
+    assert not {str(description.sessions[0].locator) for description in after} & set(before)
+    assert [sum(topic.row_count for topic in description.topics) for description in after] == [1, 2, 3]
+
+
+def test_in_a_range_one_missing_recording_takes_nothing_from_the_others(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    names = ["a", "lost", "c"]
+    for number, name in enumerate(["a", "c"]):
+        _write_other_recording(embedded_home / "drop" / f"{name}.mcap", messages=number + 1)
+    instance.add_dynamic_partitions("sequences", names)
+    result = ingest(instance, ["uploaded_sessions", "sequences"], names)
+    assert result.success
+    assert instance.get_materialized_partitions(dg.AssetKey("sequences")) == {"a", "c"}
+    refused = metadata_of(instance, "quarantined_recordings")
+    assert (refused["recording"], "not found" in refused["reason"]) == ("lost", True)
+    alone = ingest(instance, ["uploaded_sessions", "sequences"], ["lost"])
+    assert not alone.success, "a run that achieves nothing is red"
+
+
+def test_the_same_content_under_another_name_is_reported_and_gets_no_partition(
+    embedded_home: Path, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _write_other_recording(embedded_home / "drop" / "first.mcap")
+    cursor = tick(instance)
+    launch(instance, cursor)
+    _write_other_recording(embedded_home / "drop" / "copy.mcap")
+    (result,) = launch(instance, tick(instance, cursor.cursor))
+    assert result.success
+    assert instance.get_dynamic_partitions("sequences") == ["first"]
+    assert "copy.mcap: this very recording is in the lake already, as sequence first" in capfd.readouterr().err
+    assert (embedded_home / "drop" / "ingested" / "copy.mcap").exists()
+
+
+def test_only_transient_errors_are_tried_again_each_time_after_a_longer_wait(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    for retry_number, wait_s in ((0, 10), (1, 20), (2, 40)):
+        with pytest.raises(dg.RetryRequested) as caught:
+            assets.end_run(Outcome(postponed={"a.mcap": StorageError("full")}), retry_number)
+        assert (caught.value.max_retries, caught.value.seconds_to_wait) == (assets.MAX_RETRIES, wait_s)
+    with pytest.raises(dg.Failure) as failed:
+        assets.end_run(Outcome(refused={"a.mcap": "damaged"}), 0)
+    assert not failed.value.allow_retries
+    assets.end_run(Outcome(done=["b"], refused={"a.mcap": "damaged"}), 0)
+
+
+def test_recordings_below_a_prefix_are_ingested_and_stay_where_they_are(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = embedded_home / "bucket" / "incoming"
+    (prefix / "robot7").mkdir(parents=True)
+    _write_other_recording(prefix / "robot7" / "run_1.mcap")
+    (prefix / "robot7" / "broken.mcap").write_bytes(b"no recording")
+    write_rosbag2(prefix / "robot7" / "bag", [("/text", "std_msgs/msg/String", texts(3))], StoragePlugin.MCAP)
+    monkeypatch.setenv("LAKEHOUSE_LANDING_PREFIX", f"file://{prefix}")
+    first = driver.tick(instance, object_store_sensor)
+    (result,) = launch(instance, first)
+    assert result.success
+    with Lakehouse.open(Settings.load()) as lake:
+        assert lake.sequences.names() == ["robot7_bag", "robot7_run_1"]
+    assert (prefix / "robot7" / "run_1.mcap").exists()
+    assert metadata_of(instance, "uploaded_sessions", "robot7_run_1")["source"].startswith("file://")
+    assert "robot7_broken.mcap.reason.txt" in {path.name for path in (embedded_home / "drop" / "rejected").iterdir()}
+    assert driver.tick(instance, object_store_sensor, first.cursor).run_requests == []
+    assert ingest(instance, ["uploaded_sessions"], ["robot7_run_1"], replaces=True).success
+
+
+def test_recordings_in_an_s3_bucket_are_ingested_and_put_aside_on_request(
+    embedded_home: Path, instance: dg.DagsterInstance, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.new_bucket()
+    for name, value in s3.environment(bucket).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAKEHOUSE_LANDING_PREFIX", f"s3://{bucket}/incoming")
+    monkeypatch.setenv("LAKEHOUSE_LANDING_AFTERWARDS", "move")
+    store = s3.file_system()
+    _write_other_recording(embedded_home / "run_1.mcap")
+    for name, content in (("run_1", (embedded_home / "run_1.mcap").read_bytes()), ("bad", b"no recording")):
+        with store.open_output_stream(f"{bucket}/incoming/robot7/{name}.mcap") as stream:
+            stream.write(content)
+    first = driver.tick(instance, object_store_sensor)
+    assert sorted(recordings_of(first)) == ["bad.mcap", "run_1.mcap"]
+    (result,) = launch(instance, first)
+    assert result.success
+    found = {
+        info.path for info in store.get_file_info(FileSelector(f"{bucket}/incoming", recursive=True)) if info.is_file
+    }
+    assert found == {
+        f"{bucket}/incoming/ingested/robot7/run_1.mcap",
+        f"{bucket}/incoming/rejected/robot7/bad.mcap",
+        f"{bucket}/incoming/rejected/robot7/bad.mcap.reason.txt",
+    }
+    assert driver.tick(instance, object_store_sensor, first.cursor).run_requests == []
+    assert ingest(instance, ["uploaded_sessions", "sequences"], ["robot7_run_1"], replaces=True).success

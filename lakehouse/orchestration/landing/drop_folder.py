@@ -47,6 +47,9 @@ class DropFolder(LandingPlace):
     def holds(self, location: str) -> bool:
         return "://" not in location
 
+    def sequence_of(self, location: str) -> str:
+        return sequence_name_of(location)
+
     def exists(self, location: str) -> bool:
         return Path(location).exists()
 

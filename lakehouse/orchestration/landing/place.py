@@ -48,6 +48,10 @@ class LandingPlace(ABC):
         """Whether `location` is in this place, waiting or not."""
 
     @abstractmethod
+    def sequence_of(self, location: str) -> str:
+        """The sequence that a recording at a location becomes."""
+
+    @abstractmethod
     def exists(self, location: str) -> bool:
         """Whether there is something at a location of this place."""
 

@@ -94,6 +94,9 @@ class LandingPrefix(LandingPlace):
     def holds(self, location: str) -> bool:
         return "://" in location and f"{self._path(location)}/".startswith(f"{self._root}/")
 
+    def sequence_of(self, location: str) -> str:
+        return sequence_name_of(self._name(self._path(location)))
+
     def exists(self, location: str) -> bool:
         with _translated("looked at"):
             return bool(self._file_system.exists(self._path(location)))

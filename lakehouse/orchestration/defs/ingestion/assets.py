@@ -97,10 +97,11 @@ def ingestion(
     Materializations are logged one by one, as they happen: one recording that is refused takes nothing from the others
     of its run.
     """
+    places = LandingPlaces(lakehouse.settings())
     with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
         batch = Batch(
             lake,
-            LandingPlaces(lakehouse.settings()),
+            places,
             context.log,
             events_to(context),
             uploads=uploaded_sessions.key in context.selected_asset_keys,
@@ -108,7 +109,7 @@ def ingestion(
             replaces=config.replaces,
             admit=contract_gate(lake, context.run.run_id, context.log),
         )
-        outcome = batch.run(_items(context, config))
+        outcome = batch.run(_items(context, config, places))
     end_run(outcome, context.retry_number)
     yield from ()
 
@@ -157,10 +158,10 @@ def _fail(outcome: Outcome) -> NoReturn:
     raise dg.Failure(reasons[:2000], metadata=metadata, allow_retries=False)
 
 
-def _items(context: dg.AssetExecutionContext, config: IngestionConfig) -> list[Item]:
+def _items(context: dg.AssetExecutionContext, config: IngestionConfig, places: LandingPlaces) -> list[Item]:
     if not context.has_partition_key and not context.has_partition_key_range:
-        return items_of(config.recordings)
-    given = {item.sequence: item.location for item in items_of(config.recordings)}
+        return items_of(config.recordings, places)
+    given = {item.sequence: item.location for item in items_of(config.recordings, places)}
     names = list(context.partition_keys)
     if len(names) == len(config.recordings) == 1:
         return [Item(names[0], config.recordings[0])]  # a name of its own

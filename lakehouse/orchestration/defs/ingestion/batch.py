@@ -13,7 +13,6 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
 from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.recordings.commit import CommitReport, commit_upload
-from lakehouse.orchestration.recordings.naming import sequence_name_of
 from lakehouse.orchestration.recordings.present import Stage, find_ingested
 from lakehouse.orchestration.recordings.report import NO_MESSAGES, IngestReport
 from lakehouse.orchestration.recordings.upload import Progress, upload_recording
@@ -184,9 +183,13 @@ class Batch:
         self._events.refused(name, reason, moved)
 
 
-def items_of(locations: Sequence[str]) -> list[Item]:
-    """Recordings by where they are, each to become the sequence that its name gives."""
-    return [Item(sequence_name_of(location.rstrip("/")), location) for location in locations]
+def items_of(locations: Sequence[str], places: LandingPlaces) -> list[Item]:
+    """Recordings by where they are, each to become the sequence that its name gives.
+
+    Raises:
+        BadRequestError: If one is not in a place that recordings are taken from.
+    """
+    return [Item(places.of(location).sequence_of(location.rstrip("/")), location) for location in locations]
 
 
 def describe(reasons: dict[str, str]) -> str:

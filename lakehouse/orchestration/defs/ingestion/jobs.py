@@ -29,8 +29,9 @@ class RecordingFiles(dg.Config):
 def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lakehouse: LakehouseResource) -> None:
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
         gate = contract_gate(lake, context.run_id, context.log)
-        batch = Batch(lake, LandingPlaces(lakehouse.settings()), context.log, events_to(context), admit=gate)
-        outcome = batch.run(items_of(config.files))
+        places = LandingPlaces(lakehouse.settings())
+        batch = Batch(lake, places, context.log, events_to(context), admit=gate)
+        outcome = batch.run(items_of(config.files, places))
     end_run(outcome, context.retry_number)
 
 

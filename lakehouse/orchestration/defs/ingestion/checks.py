@@ -1,0 +1,60 @@
+"""Whether anything lies in quarantine, which an operator has to look at."""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.orchestration.defs.ingestion.assets import quarantined_recordings
+from lakehouse.orchestration.landing.places import LandingPlaces
+from lakehouse.orchestration.landing.quarantine import Quarantined
+from lakehouse.orchestration.resources import LakehouseResource
+
+CHECK = "quarantine_is_empty"
+MAX_LISTED = 200
+
+
+@dg.asset_check(
+    asset=quarantined_recordings.key,
+    name=CHECK,
+    description=(
+        "Red while recordings lie in drop/rejected with a reason beside them, each listed with it. It is looked at "
+        "again by itself when the folder changes."
+    ),
+)
+def quarantine_is_empty(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+    entries = LandingPlaces(lakehouse.settings()).drop_folder.rejected.entries()
+    return dg.AssetCheckResult(passed=not entries, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(entries))
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Evaluates the check `quarantine_is_empty` whenever what lies in quarantine has changed.",
+)
+def quarantine_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
+    entries = LandingPlaces(lakehouse.settings()).drop_folder.rejected.entries()
+    cursor = hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+    if cursor == context.cursor:
+        return dg.SensorResult(skip_reason=f"{len(entries)} recordings in quarantine, as before", cursor=cursor)
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=quarantined_recordings.key,
+        check_name=CHECK,
+        passed=not entries,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=_metadata(entries),
+    )
+    return dg.SensorResult(asset_events=[evaluation], cursor=cursor)
+
+
+def _metadata(entries: list[Quarantined]) -> dict[str, dg.MetadataValue[Any]]:
+    metadata: dict[str, dg.MetadataValue[Any]] = {"count": dg.MetadataValue.int(len(entries))}
+    if entries:
+        metadata["recordings"] = dg.MetadataValue.table([_row(entry) for entry in entries[:MAX_LISTED]])
+    return metadata
+
+
+def _row(entry: Quarantined) -> dg.TableRecord:
+    since = datetime.fromtimestamp(entry.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return dg.TableRecord({"recording": entry.name, "since": since, "reason": entry.reason})

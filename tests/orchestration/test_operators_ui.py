@@ -1,0 +1,160 @@
+"""The pages an operator looks at, in a real browser on a real Dagster webserver.
+
+With LAKEHOUSE_SCREENSHOTS set to a directory, pictures of the pages are left there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from lakehouse.orchestration.defs.ingestion.checks import quarantine_sensor
+from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
+from lakehouse.orchestration.defs.tables.sensors import tables_sensor
+from tests.orchestration.conftest import lake_home
+from tests.orchestration.dagster_driver import launch, tick
+from tests.processes import free_port
+
+PROJECT = Path(__file__).parents[2]
+RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
+CHROMIUM_OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+ERRORS = ("Unexpected error", "PythonError", "Traceback", "404", "Could not load", "Failed to load")
+TIMEOUT_MS = 90_000
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass
+class Ui:
+    """An open page, and what went wrong in it."""
+
+    page: Page
+    url: str
+    problems: list[str]
+
+    def open(self, path: str, *texts: str) -> None:
+        """Open a page and wait until it shows these texts; fails if anything on it looks like an error."""
+        self.page.goto(f"{self.url}/{path}", wait_until="domcontentloaded")
+        for text in texts:
+            self.page.get_by_text(text).first.wait_for(timeout=TIMEOUT_MS)
+        body = self.page.inner_text("body")
+        assert not [error for error in ERRORS if error in body], body
+        assert self.problems == []
+
+    def keep_picture(self, name: str) -> None:
+        if directory := os.environ.get("LAKEHOUSE_SCREENSHOTS"):
+            self.page.wait_for_timeout(6000)  # until the last numbers have come in
+            self.page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A webserver on a lake with one good recording, and one that was refused."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        home = lake_home(tmp_path_factory.mktemp("lake"), "", monkeypatch)
+        dagster_home = home / "dagster"
+        dagster_home.mkdir()
+        shutil.copy(PROJECT / "dagster.yaml", dagster_home)
+        monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
+        shutil.copy(RECORDING, home / "drop")
+        (home / "drop" / "broken.mcap").write_bytes(RECORDING.read_bytes()[:100])
+        with dg.DagsterInstance.get() as instance:
+            (result,) = launch(instance, tick(instance, drop_folder_sensor))
+            assert result.success
+            tick(instance, quarantine_sensor)
+            tick(instance, tables_sensor(()))
+        port = free_port()
+        with (home / "webserver.log").open("wb") as log:
+            command = [str(Path(sys.executable).with_name("dagster-webserver")), "-h", "127.0.0.1", "-p", str(port)]
+            process = subprocess.Popen(
+                [*command, "-w", str(PROJECT / "workspace.yaml")], cwd=home, stdout=log, stderr=log
+            )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/server_info", process, home / "webserver.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser_page() -> Iterator[Page]:
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert executable, "Chromium is missing: make test installs it, or python -m engines.install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_OPTIONS)
+        yield browser.new_page(viewport={"width": 1500, "height": 900})
+        browser.close()
+
+
+@pytest.fixture
+def ui(server: str, browser_page: Page) -> Iterator[Ui]:
+    problems: list[str] = []
+
+    def note(error: object) -> None:
+        problems.append(str(error))
+
+    browser_page.on("pageerror", note)
+    yield Ui(browser_page, server, problems)
+    browser_page.remove_listener("pageerror", note)
+
+
+def test_the_graph_leads_from_recordings_to_tables(ui: Ui) -> None:
+    names = ("recordings", "uploaded_sessions", "sequences", "quarantined_recordings", "imu_front", "gps_fix", "scan")
+    ui.open("locations/lakehouse/asset-groups/ingestion/lineage", *names)
+    ui.keep_picture("dagster-graph")
+
+
+def test_all_groups_are_on_the_global_graph(ui: Ui) -> None:
+    ui.open("asset-groups", "ingestion", "imu", "laser_scan", "published")
+
+
+def test_a_table_shows_its_columns_with_units_and_its_rows(ui: Ui) -> None:
+    ui.open("assets/lake/imu/imu_front", "lake.imu.imu_front", "10,399", "acceleration", "fleet-operations")
+    ui.page.get_by_text("[ns since 1970-01-01 UTC]").first.wait_for(timeout=TIMEOUT_MS)
+    ui.keep_picture("dagster-table")
+
+
+def test_an_ingested_partition_shows_what_came_of_the_recording(ui: Ui) -> None:
+    ui.open("assets/uploaded_sessions?view=partitions&partition=city_drive", "undecoded_messages", "source_files", "20740")
+    ui.keep_picture("dagster-partition")
+
+
+def test_a_refused_recording_is_red_with_its_reason(ui: Ui) -> None:
+    ui.open("assets/quarantined_recordings?view=checks", "quarantine_is_empty")
+    ui.page.get_by_text("broken.mcap").first.wait_for(timeout=TIMEOUT_MS)
+    ui.keep_picture("dagster-quarantine")
+
+
+def test_the_sensors_and_jobs_are_listed(ui: Ui) -> None:
+    ui.open("locations/lakehouse/sensors", "drop_folder_sensor", "finalized_sessions_sensor", "run_failure_notifications")
+    ui.open("locations/lakehouse/jobs", "ingest_recordings", "recover_sessions")
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 180.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the webserver did not start: {log.read_text()[-2000:]}") from None
+            time.sleep(0.5)
