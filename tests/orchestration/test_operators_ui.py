@@ -133,7 +133,9 @@ def test_a_table_shows_its_columns_with_units_and_its_rows(ui: Ui) -> None:
 
 
 def test_an_ingested_partition_shows_what_came_of_the_recording(ui: Ui) -> None:
-    ui.open("assets/uploaded_sessions?view=partitions&partition=city_drive", "undecoded_messages", "source_files", "20740")
+    ui.open(
+        "assets/uploaded_sessions?view=partitions&partition=city_drive", "undecoded_messages", "source_files", "20740"
+    )
     ui.keep_picture("dagster-partition")
 
 
@@ -144,7 +146,9 @@ def test_a_refused_recording_is_red_with_its_reason(ui: Ui) -> None:
 
 
 def test_the_sensors_and_jobs_are_listed(ui: Ui) -> None:
-    ui.open("locations/lakehouse/sensors", "drop_folder_sensor", "finalized_sessions_sensor", "run_failure_notifications")
+    ui.open(
+        "locations/lakehouse/sensors", "drop_folder_sensor", "finalized_sessions_sensor", "run_failure_notifications"
+    )
     ui.open("locations/lakehouse/jobs", "ingest_recordings", "recover_sessions")
 
 

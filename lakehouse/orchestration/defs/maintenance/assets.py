@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from lakehouse.orchestration.defs.ingestion.assets import OWNER
+
 MAINTENANCE = "maintenance"
 
 
@@ -10,6 +12,7 @@ def _spec(name: str, description: str) -> dg.AssetSpec:
         [MAINTENANCE, name],
         group_name=MAINTENANCE,
         kinds={"iceberg"},
+        owners=[OWNER],
         description=f"{description} Each run reports counts before and after; dry runs report nothing here.",
     )
 

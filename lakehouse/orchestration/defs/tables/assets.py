@@ -123,7 +123,7 @@ def _topic_table(table: TableOverview, settings: Settings) -> dg.AssetSpec:
 _SYSTEM = {
     "mosaico.notifications": "What clients and ingestions noted about sequences and topics, for joins in SQL.",
     "mosaico.validation_results": "The verdict of every contract rule on every sequence it was applied to, for SQL.",
-    "mosaico.audit": "Who did what, when and through which door: administrative and destructive operations, for SQL.",
+    "mosaico.audit_log": "Who did what, when and through which door: administrative and destructive operations, for SQL.",
 }
 
 
@@ -135,7 +135,9 @@ def _published_table(identifier: str, table: TableOverview | None) -> dg.AssetSp
         kinds={"iceberg", "table"},
         owners=[OWNER],
         metadata=schema_metadata(table) if table else {"dagster/table_name": f"{CATALOG}.{identifier}"},
-        description=(_PUBLISHED | _SYSTEM).get(identifier, f"Records that the system keeps, as `{CATALOG}.{identifier}`."),
+        description=(_PUBLISHED | _SYSTEM).get(
+            identifier, f"Records that the system keeps, as `{CATALOG}.{identifier}`."
+        ),
     )
 
 
