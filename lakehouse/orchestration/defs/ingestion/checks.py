@@ -19,7 +19,7 @@ MAX_LISTED = 200
     asset=quarantined_recordings.key,
     name=CHECK,
     description=(
-        "Red while recordings lie in drop/rejected with a reason beside them, each listed with it. It is looked at "
+        "Fails while recordings lie in drop/rejected with a reason beside them, each listed with it. It is looked at "
         "again by itself when the folder changes."
     ),
 )

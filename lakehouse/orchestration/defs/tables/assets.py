@@ -123,7 +123,7 @@ def _topic_table(table: TableOverview, settings: Settings) -> dg.AssetSpec:
 _SYSTEM = {
     "mosaico.notifications": "What clients and ingestions noted about sequences and topics, for joins in SQL.",
     "mosaico.validation_results": "The verdict of every contract rule on every sequence it was applied to, for SQL.",
-    "mosaico.audit_log": "Who did what, when and through which door: administrative and destructive operations, for SQL.",
+    "mosaico.audit_log": "Who did what, when and through which door: what administers or destroys, for SQL.",
 }
 
 
