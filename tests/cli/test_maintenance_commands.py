@@ -1,14 +1,18 @@
 """Maintenance from the command line: dry runs, counts before and after, output for programs."""
 
+import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from lakehouse.catalog.maintenance.compaction import COMPACTION_LEASE
 from lakehouse.catalog.maintenance.leases import Lease
 from tests.catalog.scattered_lake import ScatteredLake, in_order
 from tests.cli.conftest import Run
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
 
 @pytest.fixture
@@ -84,3 +88,21 @@ def test_retention_deletes_what_policies_say_and_fails_where_it_is_refused(
     refused = lakehouse("retention")
     assert refused.returncode == 1
     assert "sequence 'drive' is pinned by tag 'v1'" in refused.stdout
+
+
+def test_a_sequence_knows_its_source_decoder_and_who_ingested_it(lakehouse: Run, tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "drive.mcap", [string_channel("/text", texts(3))])
+    assert lakehouse("ingest", path).returncode == 0
+    with ScatteredLake(tmp_path / "lake") as lake:
+        published = lake.stock_table("mosaico.sequences").scan().to_arrow()
+    with duckdb.connect() as connection:
+        connection.register("sequences", published)
+        row = connection.execute(
+            "SELECT sequence, user_metadata::JSON ->> '$.recording.files[0].sha256',"
+            " user_metadata::JSON ->> '$.recording.decoder_version',"
+            " user_metadata::JSON ->> '$.recording.ingested_by' FROM sequences"
+        ).fetchone()
+    assert row is not None
+    assert row[:2] == ("drive", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert row[2] == version("mosaico-lakehouse")
+    assert row[3].startswith("user ")

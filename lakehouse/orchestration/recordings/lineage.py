@@ -9,6 +9,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lakehouse.catalog.actor import current_actor
 from lakehouse.catalog.records import SequenceRecord
 from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, ros_definitions
 from lakehouse.orchestration.recordings.decoding.ros_types import normalized_type
@@ -52,6 +53,8 @@ def sequence_metadata(recording: Recording, selection: Sequence[str] | None = No
             "files": [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in recording.source],
             "decoder": DECODER_PACKAGE,
             "decoder_version": importlib.metadata.version(DECODER_PACKAGE),
+            # A Dagster run by its id, or whoever gave the command.
+            "ingested_by": current_actor().name,
             "selection": None if selection is None else sorted(selection),
             "topics": [
                 {"topic": channel.topic, "message_type": channel.message_type, "message_count": channel.message_count}
