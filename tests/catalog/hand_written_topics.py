@@ -62,6 +62,11 @@ class RecordingWarehouse(Warehouse):
         self.streams.append(pa.PythonFile(_RecordingStream(content, uri, self.ranges), mode="r"))
         return self.streams[-1]
 
+    def read(self, uri: str) -> bytes:
+        content = super().read(uri)
+        self.opened.append(uri)
+        return content
+
     @property
     def open_streams(self) -> int:
         return sum(not stream.closed for stream in self.streams)
