@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import candidates, compaction, doget, doput, finalize, ingest, list_leaves, memory, query
+from bench import candidates, compaction, contracts, doget, doput, finalize, ingest, list_leaves, memory, query
 from bench.report import Section, markdown
 from bench.runs import Run
 
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Run], Section]] = {
     "finalize": finalize.measure,
     "memory": memory.measure,
     "ingest": ingest.measure,
+    "contracts": contracts.measure,
     "query": query.measure,
     "list_leaves": list_leaves.measure,
     "candidates": candidates.measure,

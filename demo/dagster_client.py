@@ -1,8 +1,9 @@
-"""Launches the ingestion in the running Dagster instance, as the button in its UI does."""
+"""Launches jobs in the running Dagster instance, as the button in its UI does."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
@@ -11,7 +12,6 @@ from demo.services import HOST, DemoError
 
 REPOSITORY = "__repository__"
 LOCATION = "lakehouse"
-JOB = "ingest_recordings"
 
 _LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
 
@@ -35,12 +35,11 @@ class DagsterInstance:
 
     def launch_ingestion(self, recording: Path) -> str:
         """Launch the ingestion of one recording; returns the run id."""
-        return self._connected().submit_job_execution(
-            JOB,
-            repository_location_name=LOCATION,
-            repository_name=REPOSITORY,
-            run_config={"ops": {"ingestion": {"config": {"recordings": [str(recording)]}}}},
-        )
+        return self._launch("ingest_recordings", {"ingestion": {"config": {"recordings": [str(recording)]}}})
+
+    def launch_validation(self, sequence: str) -> str:
+        """Launch the validation of one sequence against its data contracts; returns the run id."""
+        return self._launch("validate_recordings", {"validation": {"config": {"sequences": sequence}}})
 
     def wait_for(self, run_id: str, on_status: Callable[[str], None], timeout_s: float = 300.0) -> None:
         """Wait for the run to succeed, reporting each status.
@@ -56,9 +55,14 @@ class DagsterInstance:
             if status is DagsterRunStatus.SUCCESS:
                 return
             if status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
-                raise DemoError(f"the ingestion ended as {status.value}: http://{HOST}:{self._port}/runs/{run_id}")
+                raise DemoError(f"the run ended as {status.value}: http://{HOST}:{self._port}/runs/{run_id}")
             time.sleep(0.5)
-        raise DemoError(f"the ingestion did not end within {timeout_s:.0f} s")
+        raise DemoError(f"the run did not end within {timeout_s:.0f} s")
+
+    def _launch(self, job: str, ops: dict[str, Any]) -> str:
+        return self._connected().submit_job_execution(
+            job, repository_location_name=LOCATION, repository_name=REPOSITORY, run_config={"ops": ops}
+        )
 
     def _connected(self) -> DagsterGraphQLClient:
         if self._client is None:

@@ -34,10 +34,8 @@ def find_swerve(table_identifier: str, sequence: str) -> tuple[Swerve, pl.DataFr
     Returns:
         The moment, and all rows of the sequence as (timestamp_ns, lateral) in time order.
     """
-    settings = Settings.load()
-    catalog = SqlCatalog("lake", uri=settings.database_url, warehouse=settings.warehouse_uri)
     rows = (
-        pl.scan_iceberg(catalog.load_table(table_identifier))
+        _iceberg_rows(table_identifier)
         .filter(pl.col("sequence") == sequence)
         .select("timestamp_ns", pl.col("acceleration").struct.field("y").alias("lateral"))
         .sort("timestamp_ns")
@@ -60,7 +58,7 @@ def read_with_sdk(port: int, sequence: str, swerve: Swerve) -> tuple[list[str], 
     return names, [sample for sample in samples if sample is not None], [message.timestamp_ns for message in messages]
 
 
-def print_report(console: Console, sequence: str, gateway_port: int, dagster_port: int, run_id: str) -> None:
+def print_report(console: Console, sequence: str, gateway_port: int) -> None:
     """Read the sequence back, compare the two readers, and print what happened.
 
     Raises:
@@ -104,6 +102,36 @@ def print_report(console: Console, sequence: str, gateway_port: int, dagster_por
     console.print(f"both              read the same {len(samples)} IMU rows in the 2 s around it, value for value")
     console.print(_sparkline([value or 0.0 for value in lateral]))
 
+
+def print_verdict(console: Console, sequence: str, run_id: str) -> None:
+    """Print what the data contracts say of the sequence, from the table of verdicts.
+
+    Raises:
+        DemoError: If the run left no verdict.
+    """
+    rows = _iceberg_rows("mosaico.validation_results").filter(
+        pl.col("run_id") == run_id, pl.col("sequence") == sequence
+    )
+    verdicts = rows.select("topic", "rule", "verdict", "observed", "rows_checked").collect()
+    if verdicts.is_empty():
+        raise DemoError("the validation left no verdict")
+    counts = verdicts.group_by("verdict").len().sort("verdict")
+    console.rule("data contracts")
+    for verdict, count in counts.iter_rows():
+        console.print(f"{verdict:<17} {count} rules")
+    for topic, rule, verdict, observed in (
+        verdicts.filter(pl.col("verdict") != "passed").drop("rows_checked").iter_rows()
+    ):
+        console.print(f"{verdict:<17} {topic}, rule {rule}: {observed}")
+    checked = verdicts["rows_checked"].sum()
+    console.print(
+        f"                  {checked:,} values of {verdicts['topic'].n_unique()} topics, judged by Great Expectations"
+    )
+    console.print("                  every verdict is a row of mosaico.validation_results")
+
+
+def print_next_steps(console: Console, gateway_port: int, dagster_port: int, run_id: str) -> None:
+    """Where to go from here."""
     console.rule("try next")
     console.print(f"Dagster UI        http://{HOST}:{dagster_port}")
     console.print(f"this ingestion    http://{HOST}:{dagster_port}/runs/{run_id}")
@@ -111,6 +139,12 @@ def print_report(console: Console, sequence: str, gateway_port: int, dagster_por
     console.print(f"drop a recording  cp FILE {Settings.load().drop_path}")
     console.print("look around       .venv/bin/lakehouse sequences [NAME], .venv/bin/lakehouse --help")
     console.print(f"open with SQL     catalog 'lake' at {Settings.load().database_url}")
+
+
+def _iceberg_rows(table_identifier: str) -> pl.LazyFrame:
+    settings = Settings.load()
+    catalog = SqlCatalog("lake", uri=settings.database_url, warehouse=settings.warehouse_uri)
+    return pl.scan_iceberg(catalog.load_table(table_identifier))
 
 
 def _sparkline(values: list[float], width: int = 72) -> str:

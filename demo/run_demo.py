@@ -56,7 +56,7 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
     from mosaicolabs import MosaicoClient
 
     from demo.dagster_client import DagsterInstance
-    from demo.report import print_report
+    from demo.report import print_next_steps, print_report, print_verdict
     from lakehouse.orchestration.recordings.naming import sequence_name_of
 
     def gateway_answers() -> bool:
@@ -87,9 +87,20 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
             ),
         )
         progress.update(task, description=f"ingested {RECORDING.name} in Dagster", total=1, completed=1)
+        task = progress.add_task("validating", total=None)
+        validation_id = dagster.launch_validation(sequence)
+        dagster.wait_for(
+            validation_id,
+            lambda status: progress.update(
+                task, description=f"validating {sequence} against its data contracts: {status.lower()}"
+            ),
+        )
+        progress.update(task, description=f"validated {sequence} against its data contracts", total=1, completed=1)
         task = progress.add_task("reading it back", total=None)
         progress.update(task, description="reading it back with the SDK and Polars", total=1, completed=1)
-    print_report(console, sequence, arguments.port, arguments.ui_port, run_id)
+    print_report(console, sequence, arguments.port)
+    print_verdict(console, sequence, validation_id)
+    print_next_steps(console, arguments.port, arguments.ui_port, run_id)
     if not arguments.once:
         console.print("\nRunning. Press Ctrl-C to stop.")
         services.wait_for_any_end()

@@ -12,7 +12,7 @@ from lakehouse.contracts.findings import MAX_SAMPLES
 from lakehouse.contracts.judging import Answer, Judge, Question
 from lakehouse.contracts.rules.rule import VALUE
 
-MAX_BYTES = 128 << 20
+MAX_BYTES = 64 << 20
 
 
 class Piles:

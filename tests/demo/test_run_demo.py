@@ -68,6 +68,8 @@ def test_the_demo_reports_what_it_did_and_leaves_no_process_twice_in_a_row(tmp_p
         assert re.search(r"imu/front +IMU +10,399 +51\.99 s .* lake\.imu\.imu_front", report)
         assert "official SDK      lists ['city_drive']" in report
         assert "read the same 400 IMU rows" in report
+        assert re.search(r"^passed +\d+ rules", report, re.MULTILINE)
+        assert "failed" not in report
         assert "Traceback" not in report
         assert processes_of(tmp_path) == []
 
