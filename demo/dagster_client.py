@@ -39,7 +39,7 @@ class DagsterInstance:
 
     def launch_validation(self, sequence: str) -> str:
         """Launch the validation of one sequence against its data contracts; returns the run id."""
-        return self._launch("validate_recordings", {"validation": {"config": {"sequences": sequence}}})
+        return self._launch("validate_recordings", {"validation_of_what_is_named": {"config": {"sequences": sequence}}})
 
     def wait_for(self, run_id: str, on_status: Callable[[str], None], timeout_s: float = 300.0) -> None:
         """Wait for the run to succeed, reporting each status.

@@ -10,8 +10,11 @@ from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
+from lakehouse.orchestration.defs.contracts.assets import validation
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
+from lakehouse.orchestration.defs.ingestion.assets import sequences
+from lakehouse.orchestration.resources import LakehouseResource
 from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence
 from tests.orchestration.dagster_driver import metadata_of, tick
@@ -61,7 +64,7 @@ def test_many_sequences_are_validated_in_one_run_each_with_its_checks(home: Path
     (home / "contracts" / "broken.yaml").write_text("kind: [")
     ticked = tick(instance, validation_sensor)
     (request,) = ticked.run_requests or []
-    asked = request.run_config["ops"]["validation"]["config"]["sessions"]
+    asked = request.run_config["ops"]["validation_of_what_is_named"]["config"]["sessions"]
     assert asked == [str(session.locator) for session in (good, bad, gone)]
     assert tick(instance, validation_sensor, ticked.cursor).run_requests == []
     result = validate(instance, run_config=request.run_config)
@@ -87,7 +90,7 @@ def test_many_sequences_are_validated_in_one_run_each_with_its_checks(home: Path
     assert first["when"].strip("·") == "█"
     assert f"start_timestamp_ns={times[100]}" in values.metadata["look"].value  # type: ignore[operator]
     assert "broken.yaml, line 1" in found[None, "contract_files"].metadata["files"].value  # type: ignore[operator]
-    events = {e.partition: e for e in result.asset_materializations_for_node("validation")}
+    events = {e.partition: e for e in result.asset_materializations_for_node("validation_of_what_is_named")}
     assert events["bad"].metadata["verdict"].value == "failed"
     assert events["bad"].metadata["rules_failed"].value == 2
     assert events["good"].metadata["values_failed_percent"].value == 0.0
@@ -103,7 +106,10 @@ def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instanc
             record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(200)))})
     for name in ("a", "b"):
         instance.add_dynamic_partitions("sequences", [name])
-    chosen = validate(instance, partition_key="a")
+        # As in production, where the sequences are there before their reports.
+        instance.report_runless_asset_event(dg.AssetMaterialization(sequences.key, partition=name))
+    resources = {"lakehouse": LakehouseResource()}
+    chosen = dg.materialize([validation], partition_key="a", instance=instance, resources=resources)
     assert chosen.success
     assert {partition for partition, _ in evaluations(chosen)} == {"a", None}
     request = nightly_validation(dg.build_schedule_context(instance=instance))

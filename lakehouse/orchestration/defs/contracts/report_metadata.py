@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from lakehouse.contracts.document import Problem
 from lakehouse.contracts.findings import Finding, Verdict, worst
-from lakehouse.contracts.validation import ValidationReport
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
 
 MAX_ROWS = 200
@@ -67,10 +67,10 @@ def check_metadata(findings: Sequence[Finding], intervals: dict[str, tuple[int, 
     return metadata
 
 
-def problems_metadata(report: ValidationReport) -> Metadata:
+def problems_metadata(problems: Sequence[Problem]) -> Metadata:
     """The contract files that are not used."""
-    lines = "\n".join(f"- `{problem}`" for problem in report.problems)
-    return {"problems": dg.MetadataValue.int(len(report.problems)), "files": dg.MetadataValue.md(lines or "all good")}
+    lines = "\n".join(f"- `{problem}`" for problem in problems)
+    return {"problems": dg.MetadataValue.int(len(problems)), "files": dg.MetadataValue.md(lines or "all good")}
 
 
 def findings_table(findings: Sequence[Finding], intervals: dict[str, tuple[int, int]]) -> dg.TableMetadataValue:
