@@ -22,7 +22,7 @@ MAY_IMPORT = {
 
 # Dependencies of parts that are being built; each leaves with the first module that imports it.
 DECLARED_AHEAD = {
-    *("duckdb", "starlette", "uvicorn"),
+    *("starlette", "uvicorn"),
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
+from pyarrow.dataset import FileFormat, Fragment
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from lakehouse.catalog.errors import ConfigurationError, StorageError
@@ -115,6 +116,15 @@ class Warehouse:
         """Open a file for random access. An open file of an object store holds nothing but its name and size."""
         with _translated("read"):
             return self._file_system.open_input_file(self._path(uri))
+
+    @property
+    def file_system(self) -> FileSystem:
+        """Arrow's view of the storage."""
+        return self._file_system
+
+    def fragment(self, file_format: FileFormat, uri: str, size: int) -> Fragment:
+        """A file of `size` bytes as part of an Arrow dataset."""
+        return file_format.make_fragment(self._path(uri), self._file_system, file_size=size)
 
     def read(self, uri: str) -> bytes:
         """A whole file, in one request."""

@@ -21,6 +21,7 @@ from lakehouse.cli import (
     retention,
     run,
     sequences,
+    sql,
 )
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.add_typer(api_key.app, name="api-key")
 app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)
+app.command("sql")(sql.sql)
 app.add_typer(contracts.app, name="contracts")
 app.command("cleanup")(cleanup.cleanup)
 app.command("audit")(audit.audit)

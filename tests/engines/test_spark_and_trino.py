@@ -85,9 +85,10 @@ def test_a_session_appears_in_the_engine_and_the_sdk_at_the_same_commit(engine: 
     lake.write(fresh_name("first"), {path: ("IMU", imu_rows(NOON_NS, 0.0))})
     session = lake.write(name, {path: ("IMU", imu_rows(NOON_NS, 0.0))}, finalize=False)
     assert count(engine, f"imu.{path}", name) == count(engine, "mosaico.sessions", name) == 0
-    assert lake.find("IMU.timestamp_ns", "$geq", 0).isdisjoint({name})
+    assert [each.state for each in lake.lakehouse.sequences.describe(name).sessions] == ["open"]
     lake.lakehouse.sessions.finalize(session.uuid)
     assert (count(engine, f"imu.{path}", name), count(engine, "mosaico.sessions", name)) == (ROWS, 1)
+    assert [each.state for each in lake.lakehouse.sequences.describe(name).sessions] == ["finalized"]
     assert name in lake.find("IMU.timestamp_ns", "$geq", 0)
     lake.lakehouse.sequences.delete(name)
     assert count(engine, f"imu.{path}", name) == count(engine, "mosaico.sessions", name) == 0

@@ -1,0 +1,119 @@
+"""`lakehouse sql`: the tables in SQL, with files skipped and results in four forms."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.settings import Settings
+from tests.cli.conftest import Run
+
+NOON_NS = 1_773_489_600_000_000_000  # 2026-03-14T12:00:00Z
+DAY_NS = 86_400 * 10**9
+VECTOR = pa.struct([("x", pa.float64()), ("y", pa.float64())])
+SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("acceleration", VECTOR)])
+
+
+def rows(start_ns: int, y: float) -> pa.RecordBatch:
+    """Ten rows a second apart; y rises by 0.1, x is NaN in the last."""
+    index = np.arange(10)
+    x = np.where(index == 9, np.nan, index.astype(float))
+    acceleration = pa.StructArray.from_arrays([pa.array(x), pa.array(y + index / 10)], fields=list(VECTOR))
+    return pa.record_batch([pa.array(start_ns + index * 10**9), acceleration], schema=SCHEMA)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """Three drives on three days."""
+    home = tmp_path / "lake"
+    with Lakehouse.open(Settings.load(home=home, db_url="", store_endpoint="")) as opened:
+        for number in range(3):
+            name = f"drive_{number}"
+            opened.sequences.create(name, {})
+            session = opened.sessions.create(name)
+            locator = TopicLocator(name, "imu")
+            topic = opened.topics.create(session.uuid, locator, "default", "IMU")
+            batch = rows(NOON_NS + number * DAY_NS, 10.0 * number)
+            with opened.topics.begin_upload(locator, topic, batch.schema) as upload:
+                upload.write(batch)
+                upload.finish()
+            opened.sessions.finalize(session.uuid)
+    return home
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize(
+    ("condition", "count", "files"),
+    [
+        ("sequence = 'drive_1'", 10, 1),
+        ("sequence IN ('drive_1', 'drive_2')", 20, 2),
+        ("recorded_at >= '2026-03-16 00:00:00+00'", 10, 1),
+        ("timestamp_ns < 1773489605000000000", 5, 1),
+        ("acceleration.y BETWEEN 10.25 AND 10.45", 2, 1),
+        ("acceleration.y > 1000", 0, 0),
+        ("acceleration.y > 1000 OR sequence = 'drive_0'", 10, 1),
+        ("abs(acceleration.y) > 20.05", 9, 3),
+        # NaN is the largest number in SQL: no bounds tell of it.
+        ("acceleration.x > 1000", 3, 3),
+    ],
+)
+def test_only_files_that_may_match_are_read(lakehouse: Run, condition: str, count: int, files: int) -> None:
+    found = lakehouse("sql", f"SELECT count(*) AS n FROM imu.imu WHERE {condition}", "-f", "csv", "--explain")
+    assert (found.returncode, found.stdout) == (0, f"n\n{count}\n")
+    assert f"imu.imu: {files} of 3 data files read" in found.stderr
+
+
+@pytest.mark.usefixtures("lake")
+def test_conditions_reach_a_table_through_a_join(lakehouse: Run) -> None:
+    statement = (
+        "SELECT t.row_count, count(*) AS n FROM mosaico.topics t JOIN imu.imu i ON i.sequence = t.sequence "
+        "WHERE t.sequence = 'drive_2' GROUP BY 1"
+    )
+    found = lakehouse("sql", statement, "--explain")
+    assert found.stdout.split() == ["row_count", "n", "10", "10"]
+    assert "imu.imu: 1 of 3 data files read" in found.stderr
+
+
+@pytest.mark.usefixtures("lake")
+def test_results_are_written_as_csv_json_and_parquet(lakehouse: Run, tmp_path: Path) -> None:
+    statement = "SELECT sequence, timestamp_ns, acceleration FROM imu.imu ORDER BY timestamp_ns LIMIT 2"
+    for ending in ("csv", "json", "parquet"):
+        assert lakehouse("sql", statement, "--output", tmp_path / f"out.{ending}").returncode == 0
+    with (tmp_path / "out.csv").open() as stream:
+        assert [row["timestamp_ns"] for row in csv.DictReader(stream)] == [str(NOON_NS), str(NOON_NS + 10**9)]
+    expected = [
+        {"sequence": "drive_0", "timestamp_ns": NOON_NS + n * 10**9, "acceleration": {"x": float(n), "y": n / 10}}
+        for n in range(2)
+    ]
+    assert json.loads((tmp_path / "out.json").read_text()) == expected
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == expected
+
+
+@pytest.mark.usefixtures("lake")
+def test_tables_are_listed(lakehouse: Run) -> None:
+    listed = lakehouse("sql", "SHOW TABLES").stdout.split()
+    assert listed[2:4] == ["imu", "imu"]
+    assert {"sequences", "sessions", "topics"} <= set(listed)
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["SELECT * FROM imu.nowhere"], "imu.nowhere"),
+        (["DROP TABLE imu.imu"], "SELECT"),
+        (["SELECT nothing FROM imu.imu"], "nothing"),
+        (["SELECT 1", "-f", "parquet"], "--output"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_in_one_line(lakehouse: Run, arguments: list[str], reason: str) -> None:
+    found = lakehouse("sql", *arguments)
+    assert found.returncode == 1
+    assert reason in found.stderr
+    assert "Traceback" not in found.stderr
