@@ -86,8 +86,8 @@ class FlightService:
             log.action = name if name in ACTIONS else ""
             needed = ACTIONS[name].permission if name in ACTIONS else Permission.ANY
             log.caller = self._authorize(needed, context)
-            # Not around the loop: between two messages a generator may continue in another context.
             self._limits.check_body(message.body.size)
+            # Not around the loop: between two messages a generator may continue in another context.
             with audit.acting_as(log.caller, door=DOOR, origin=context.peer()):
                 responses = find_action(name).responses(self._lakehouse, message.body.to_pybytes(), self._limits)
             for response in responses:
