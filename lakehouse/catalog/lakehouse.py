@@ -12,6 +12,7 @@ from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import open_database
+from lakehouse.catalog.iceberg.catalogs import open_catalog
 from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables
@@ -57,7 +58,7 @@ class Lakehouse:
         self.database = database
         self.warehouse = warehouse
         copies = None if warehouse.is_local else FileCache(settings.metadata_cache_path, settings.metadata_cache_size)
-        self.table_files = TableFiles(warehouse, copies)
+        self.table_files = TableFiles(warehouse, copies, open_catalog(settings, warehouse, database))
         self.activity = Activity()
         self.committer = Committer(database, self.table_files, activity=self.activity)
         self.maintenance = MaintenanceWorker(database, self.table_files, self.committer, settings, self.activity)
@@ -70,7 +71,7 @@ class Lakehouse:
         limits = UploadLimits(row_group=settings.encoding_buffer_size, file=settings.max_chunk_size)
         self.upload_budget = UploadBudget(settings.upload_memory_budget)
         upload_resources = UploadResources(warehouse, limits, self.upload_budget, self.encoders)
-        finalization = Finalization(database, self.committer, metadata_tables)
+        finalization = Finalization(database, self.committer, metadata_tables, deletion)
         self.sequences = Sequences(database, deletion)
         self.sessions = Sessions(database, finalization, deletion)
         self.recovery = Recovery(database, finalization, deletion)
@@ -111,10 +112,14 @@ class Lakehouse:
         """
         database = open_database(settings)
         try:
-            warehouse = Warehouse.open(settings)
+            lake = cls(settings, database, Warehouse.open(settings))
             if not may_be_lost:
-                refuse_lost_database(database, warehouse)
-            return cls(settings, database, warehouse)
+                try:
+                    refuse_lost_database(database, lake.table_files)
+                except BaseException:
+                    lake.close()
+                    raise
+            return lake
         except BaseException:
             database.close()
             raise

@@ -58,12 +58,16 @@ class Recovery:
                     raise
 
     def resume_all(self) -> int:
-        """Carry through what was interrupted, as far as possible; returns how many sessions were.
+        """Carry through what was interrupted, deletions included, as far as possible; returns how many there were.
 
         Raises:
             StorageError: If the database fails.
         """
         resumed = 0
+        try:
+            resumed = self._deletion.finish_interrupted()
+        except LakehouseError as error:
+            logger.warning("a deletion is still interrupted: %s", error)
         for session in self.interrupted():
             try:
                 self.resume(session)

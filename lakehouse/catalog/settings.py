@@ -153,6 +153,28 @@ class Settings(BaseSettings):
         description="port that serves /health, /ready and /metrics; 0: none",
     )
 
+    catalog_uri: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_CATALOG_URI",
+        description="URL of an Iceberg REST catalog that keeps the tables; empty: the SQL catalog in the database",
+    )
+    catalog_warehouse: str = Field(
+        "", validation_alias="LAKEHOUSE_CATALOG_WAREHOUSE", description="name of the warehouse in the REST catalog"
+    )
+    catalog_token: SecretStr = Field(
+        SecretStr(""), validation_alias="LAKEHOUSE_CATALOG_TOKEN", description="bearer token for the REST catalog"
+    )
+    catalog_credential: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="LAKEHOUSE_CATALOG_CREDENTIAL",
+        description="client_id:client_secret with which the REST catalog gives a token",
+    )
+    catalog_multi_table_commit: Literal["auto", "always", "never"] = Field(
+        "auto",
+        validation_alias="LAKEHOUSE_CATALOG_MULTI_TABLE_COMMIT",
+        description="whether the REST catalog commits to several tables at once; auto: if it announces that it does",
+    )
+
     max_grpc_message_size: int = Field(
         50 * MIB,
         ge=4 * MIB,

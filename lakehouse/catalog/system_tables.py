@@ -23,7 +23,6 @@ from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
-from lakehouse.catalog.iceberg.sql_catalog import insert_namespace, read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 
@@ -121,8 +120,8 @@ class SystemTables:
         if table.identifier in self._ensured:
             return
         with self._database.transaction() as connection:
-            insert_namespace(connection, METADATA_NAMESPACE, {})
-            is_present = bool(read_pointers(connection, [table.identifier]))
+            self._files.catalog.create_namespace(connection, METADATA_NAMESPACE, {})
+            is_present = bool(self._files.catalog.locations(connection, [table.identifier]))
         if not is_present:
             metadata = new_table_metadata(
                 table.iceberg_schema,

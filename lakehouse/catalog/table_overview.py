@@ -8,7 +8,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers, split_identifier
+from lakehouse.catalog.iceberg.sql_catalog import split_identifier
 from lakehouse.catalog.iceberg.table_documents import TableDocument
 from lakehouse.catalog.iceberg.tables import TAG_PROPERTY, TOPIC_PROPERTY
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -79,7 +79,7 @@ def table_overviews(lake: Lakehouse, changed_since: Mapping[str, str] | None = N
         StorageError: If database or warehouse fail.
     """
     with lake.database.snapshot() as connection:
-        pointers = read_pointers(connection)
+        pointers = lake.table_files.catalog.locations(connection)
     found = {}
     for identifier, location in sorted(pointers.items()):
         if changed_since is None or changed_since.get(identifier) != location:
@@ -96,7 +96,7 @@ def table_states(lake: Lakehouse) -> dict[str, str]:
         StorageError: If the database fails.
     """
     with lake.database.snapshot() as connection:
-        return read_pointers(connection)
+        return lake.table_files.catalog.locations(connection)
 
 
 def _overview(identifier: str, document: TableDocument) -> TableOverview | None:

@@ -54,7 +54,7 @@ def run(
     stopped = _stop_signal()
     with _opened(settings) as lakehouse:
         if resumed := lakehouse.recovery.resume_all():
-            _log.info("%d interrupted sessions were carried through", resumed)
+            _log.info("%d interrupted commits were carried through", resumed)
         authorizer = KeyRequired(lakehouse.api_keys) if api_key else AllowAll()
         gateway = Gateway(lakehouse, host, port, authorizer, tls=TlsFiles.of_settings(settings) if tls else None)
         gateway.start()

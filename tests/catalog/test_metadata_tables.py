@@ -30,6 +30,14 @@ def lakehouse(tmp_path: Path, database_url: str) -> Iterator[Lakehouse]:
         yield opened
 
 
+def deletion_through(lakehouse: Lakehouse, tables: MetadataTables) -> Deletion:
+    return Deletion(lakehouse.database, lakehouse.warehouse, lakehouse.committer, tables)
+
+
+def finalization_through(lakehouse: Lakehouse, tables: MetadataTables) -> Finalization:
+    return Finalization(lakehouse.database, lakehouse.committer, tables, deletion_through(lakehouse, tables))
+
+
 def record_session(lakehouse: Lakehouse, sequence: str, *paths: str) -> SessionRecord:
     """An open session whose topics are uploaded."""
     session = lakehouse.sessions.create(sequence)
@@ -200,7 +208,7 @@ def test_two_processes_that_finalize_the_first_sessions_of_a_sequence_list_it_on
     lakehouse.sequences.create("drive", {})
     mine, theirs = (record_session(lakehouse, "drive", path) for path in "ab")
     tables = _Overtaken(lakehouse, lambda: rival.sessions.finalize(theirs.uuid))
-    Finalization(lakehouse.database, lakehouse.committer, tables).finalize(mine.uuid)
+    finalization_through(lakehouse, tables).finalize(mine.uuid)
     assert names(lakehouse, "sequences") == ["drive"]
     assert names(lakehouse, "topics") == ["drive/a", "drive/b"]
 
@@ -211,12 +219,12 @@ def test_a_sequence_stays_listed_while_one_process_finalizes_and_another_deletes
     first = finalize_sequence(lakehouse, "drive", "a")
     second = record_session(lakehouse, "drive", "b")
     tables = _Overtaken(lakehouse, lambda: rival.sessions.finalize(second.uuid))
-    Deletion(lakehouse.database, lakehouse.warehouse, lakehouse.committer, tables).delete_session(first.locator)
+    deletion_through(lakehouse, tables).delete_session(first.locator)
     assert names(lakehouse, "sequences") == ["drive"]
 
     third = record_session(lakehouse, "drive", "c")
     tables = _Overtaken(lakehouse, lambda: rival.sessions.delete(second.locator))
-    Finalization(lakehouse.database, lakehouse.committer, tables).finalize(third.uuid)
+    finalization_through(lakehouse, tables).finalize(third.uuid)
     assert names(lakehouse, "sequences") == ["drive"]
     assert names(lakehouse, "topics") == ["drive/c"]
 

@@ -1,17 +1,16 @@
 """Run as a program: finalizes the open session of a sequence, or deletes the sequence, in a process of its own.
 
-Usage: finalizing_process.py HOME DATABASE_URL finalize|delete SEQUENCE
+Usage: finalizing_process.py finalize|delete SEQUENCE; the lake is that of the environment.
 """
 
 import sys
-from pathlib import Path
 
 from lakehouse.catalog.lakehouse import Lakehouse
-from tests.rebuild.visible import settings_of
+from lakehouse.catalog.settings import Settings
 
 if __name__ == "__main__":
-    home, database_url, command, sequence = sys.argv[1:]
-    with Lakehouse.open(settings_of(Path(home), database_url)) as lakehouse:
+    command, sequence = sys.argv[1:]
+    with Lakehouse.open(Settings.load()) as lakehouse:
         if command == "delete":
             lakehouse.sequences.delete(sequence)
         else:

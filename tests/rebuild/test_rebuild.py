@@ -159,8 +159,9 @@ STEPS = {
 
 
 def killed_at(step: str, home: Path, database_url: str, command: str, sequence: str) -> None:
-    arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", str(home), database_url, command, sequence]
-    process = subprocess.run(arguments, env=child_environment(step), timeout=120, check=False)
+    environment = {**child_environment(step), "LAKEHOUSE_HOME": str(home), "MOSAICOD_DB_URL": database_url}
+    arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", command, sequence]
+    process = subprocess.run(arguments, env=environment, timeout=120, check=False)
     assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
 
 

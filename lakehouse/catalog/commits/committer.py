@@ -17,20 +17,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lakehouse.catalog import crash_points
 from lakehouse.catalog.activity import Activity
+from lakehouse.catalog.commits.stepwise import commit_stepwise
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFoundError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage, write_metadata
+from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
 from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.reading.skip_index import SkipIndex
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.01
@@ -59,6 +61,8 @@ class TableChange:
         identifier: `namespace.table`.
         add: Data files to append.
         delete_sequence: Drop all files of this sequence's partitions.
+        is_repeated: Whether the files may have been appended before; they are not if the table holds rows of their
+            sequence (a topic, which is a table's share of a sequence, is written once).
         rows: Changes of single rows, for the small metadata tables.
         replaced: URIs of data files which those of `add` take the place of, holding the same rows. Such a plan has to
             be committed alone.
@@ -67,6 +71,7 @@ class TableChange:
     identifier: str
     add: Sequence[DataFileEntry] = ()
     delete_sequence: str | None = None
+    is_repeated: bool = False
     rows: RowChange | None = None
     replaced: frozenset[str] = frozenset()
 
@@ -153,6 +158,7 @@ class Committer:
         self.on_commit = on_commit
         self._database = database
         self._files = files
+        self._index = SkipIndex(files)
         self._patience_s = patience_s
         self._waiting: deque[_Request] = deque()
         self._has_leader = False
@@ -278,22 +284,27 @@ class Committer:
             for change in plan.changes:
                 by_table.setdefault(change.identifier, []).append((plan, change))
         with self._database.snapshot() as connection:
-            pointers = read_pointers(connection, by_table)
+            pointers = self._files.catalog.locations(connection, by_table)
         staged: list[StagedTable] = []
+        unused: list[StagedTable] = staged
         started = time.time()
         try:
             self._stage(by_table, pointers, staged)
             self._write_metadata(staged)
             if time.time() - started > STAGING_EXPIRES_S:
                 raise _ConflictError
-            self._swap(plans, staged)
+            unused = list(staged)
+            if self._files.catalog.shares_transactions:
+                self._swap(plans, staged)
+            else:
+                self._publish(plans, unused)
         except _UnknownOutcomeError as error:
             # The files may be in use by now: they must stay, and what happened is read from the pointers.
             if not self._has_happened(staged):
                 raise StorageError("the database failed during the commit") from error
         except Exception:
             # Not after an interruption from the keyboard: it may come when the transaction is over.
-            self._files.warehouse.discard([uri for table in staged for uri in table.written])
+            self._files.warehouse.discard([uri for table in unused for uri in table.everything])
             raise
         return [table.identifier for table in staged]
 
@@ -322,18 +333,18 @@ class Committer:
     def _write_metadata(self, staged: Sequence[StagedTable]) -> None:
         # From these entries alone, whoever finds the files can tell whether the commit was staged completely.
         summary = {COMMIT_ID: str(uuid.uuid4()), COMMIT_TABLES: str(len(staged))}
-        futures = [self._pool.submit(write_metadata, self._files, table, summary) for table in staged]
+        write = self._files.catalog.write_metadata
+        futures = [self._pool.submit(write, self._files, table, summary) for table in staged]
         wait(futures)
-        for future in futures:
-            future.result()
+        metadata_files = [uri for future in futures for uri in future.result()]
         if staged:
-            self._files.warehouse.make_durable(*(uri for table in staged for uri in table.written))
+            self._files.warehouse.make_durable(*(uri for table in staged for uri in table.written), *metadata_files)
 
     def _stage_table(
         self, identifier: str, location: str, parts: Sequence[tuple[CommitPlan, TableChange]]
     ) -> StagedTable | None:
         base = self._files.document(location)
-        changes = [change for _, change in parts]
+        changes = [change if not change.is_repeated else self._remaining(change, location) for _, change in parts]
         summary = _merge_summaries([plan.summary for plan, _ in parts])
         row_changes = [change.rows for change in changes if change.rows is not None]
         if row_changes:
@@ -355,6 +366,15 @@ class Committer:
             ),
         )
 
+    def _remaining(self, change: TableChange, location: str) -> TableChange:
+        held = {
+            sequence
+            for sequence in {entry.sequence for entry in change.add}
+            for file in self._index.sequence_files(location, sequence)
+            if not file.holds_other_sequences
+        }
+        return replace(change, add=[entry for entry in change.add if entry.sequence not in held])
+
     def _swap(self, plans: Mapping[_Request, CommitPlan], staged: Sequence[StagedTable]) -> None:
         """Swap all pointers and apply all plans.
 
@@ -369,18 +389,15 @@ class Committer:
                 # Always in this order, so that two processes wait for one another instead of deadlocking.
                 for table in sorted(staged, key=lambda table: table.identifier):
                     crash_points.reach("pointer-swap:before")
-                    if not swap_pointer(connection, table.identifier, table.base_location, table.new_location):
-                        raise _ConflictError
+                    self._files.catalog.commit(connection, self._files, table)
                     crash_points.reach("pointer-swap:after")
                 crash_points.reach("control-plane-write:before")
                 for request, plan in plans.items():
-                    try:
-                        plan.announce(connection)
-                        plan.apply(connection)
-                    except (LakehouseError, StalePlanError) as error:
-                        raise _RefusedError(request, error) from error
+                    _carry_out(request, connection, plan.announce, plan.apply)
                 crash_points.reach("control-plane-write:after")
                 complete = True
+        except CatalogConflictError as error:
+            raise _ConflictError from error
         except StorageError as error:
             if is_transient(error.__cause__):
                 raise _ConflictError from error
@@ -393,17 +410,60 @@ class Committer:
             raise
         crash_points.reach("commit:after")
 
+    def _publish(self, plans: Mapping[_Request, CommitPlan], staged: list[StagedTable]) -> None:
+        """Commit to tables that are not in our database, between two transactions that are.
+
+        What is interrupted in between is taken up again by whoever comes next: plans say so when they are announced.
+
+        Args:
+            plans: What is announced and applied.
+            staged: Of these, what is certain to be unused stays in the list.
+        """
+        with self._transaction() as connection:
+            for request, plan in plans.items():
+                _carry_out(request, connection, plan.announce)
+        crash_points.reach("announcement:after")
+        try:
+            commit_stepwise(self._files, staged)
+        except CatalogConflictError as error:
+            raise _ConflictError from error
+        except CatalogUncertainError as error:
+            raise StorageError("the catalog failed during the commit; it is taken up again later") from error
+        crash_points.reach("control-plane-write:before")
+        with self._transaction() as connection:
+            for request, plan in plans.items():
+                _carry_out(request, connection, plan.apply)
+        crash_points.reach("commit:after")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._database.transaction() as connection:
+                yield connection
+        except StorageError as error:
+            if is_transient(error.__cause__):
+                raise _ConflictError from error
+            raise
+
     def _has_happened(self, staged: Sequence[StagedTable]) -> bool:
         """Whether the transaction that swapped these pointers was committed; any one of them tells for all."""
         if not staged:
             return False
         table = staged[0]
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [table.identifier]).get(table.identifier)
+            location = self._files.catalog.locations(connection, [table.identifier]).get(table.identifier)
         if location is None or location == table.base_location:
             return False
         log = self._files.document(location).fields.get("metadata-log") or []
         return location == table.new_location or any(e["metadata-file"] == table.new_location for e in log)
+
+
+def _carry_out(request: _Request, connection: Connection, *parts: Callable[[Connection], None]) -> None:
+    try:
+        for part in parts:
+            part(connection)
+    except (LakehouseError, StalePlanError) as error:
+        raise _RefusedError(request, error) from error
 
 
 def is_transient(error: BaseException | None) -> bool:

@@ -1,19 +1,29 @@
 """Deleting topics, sessions and sequences: rows, control plane and SQL metadata vanish in one transaction."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select
 
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
 from lakehouse.catalog.commits.metadata_tables import MetadataPlan, MetadataTables
+from lakehouse.catalog.commits.pending_deletions import (
+    PendingDeletion,
+    add_pending,
+    find_pending,
+    read_pending,
+    remove_pending,
+)
+from lakehouse.catalog.commits.stepwise import DELETION_SUMMARY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_topics, topic_record
 from lakehouse.catalog.control_plane.schema import data_files, notifications, sequences, sessions, topics
-from lakehouse.catalog.errors import NotFoundError, StateError, quoted
+from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, quoted
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
-from lakehouse.catalog.locators import SessionLocator, TopicLocator
+from lakehouse.catalog.locators import SessionLocator, TopicLocator, parse_resource
 from lakehouse.catalog.records import SessionState, TopicRecord
 from lakehouse.catalog.storage import Warehouse
 
@@ -32,6 +42,11 @@ class _Target:
     row_id: Callable[[Connection], int | None]
     topics_of: Callable[[int], ColumnElement[bool]]
     only_if_open: bool = False
+
+    @property
+    def sequence(self) -> str:
+        resource = parse_resource(self.name)
+        return resource if isinstance(resource, str) else resource.sequence
 
 
 Check = Callable[[Connection], None]
@@ -110,12 +125,28 @@ class Deletion:
             check,
         )
 
+    def finish_interrupted(self, sequence: str | None = None) -> int:
+        """Carry through deletions that were interrupted, of one sequence or of all; returns how many there were.
+
+        Raises:
+            StorageError: If the warehouse, the database or the catalog fails.
+            CommitConflictError: If other writers kept winning the race for the tables.
+        """
+        with self._database.snapshot() as connection:
+            pending = read_pending(connection, sequence)
+        for deletion in pending:
+            self._committer.commit(partial(self._prepare_rest, deletion.ticket))
+        return len(pending)
+
     def _delete(self, target: _Target, check: Check = _let_pass) -> None:
         actor = audit.current_actor()
+        ticket = str(uuid.uuid4())
         unpublished: list[str] = []
 
         def prepare() -> CommitPlan:
             with self._database.snapshot() as connection:
+                if find_pending(connection, ticket) is not None:
+                    return self._prepare_rest(ticket)
                 row_id = target.row_id(connection)
                 if row_id is None:
                     raise NotFoundError(target.kind, target.name)
@@ -125,22 +156,47 @@ class Deletion:
                 members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
                 has_notes = bool(connection.scalar(select(exists().where(notifications.c.topic_id == row_id))))
             published = [topic for topic in members if topic.session_is_finalized]
+            removed = _tables_with_rows(published)
             retracted = self._retract(target, published, has_notes)
 
-            def apply(connection: Connection) -> None:
+            def announce(connection: Connection) -> None:
                 retracted.check(connection)
                 check(connection)
                 unpublished[:] = _remove(connection, target, row_id, published)
+                add_pending(connection, PendingDeletion(ticket, target.kind, target.name, target.sequence, removed))
                 audit.record(connection, f"{target.kind}_delete", target.name, actor=actor, topics=len(members))
 
-            return CommitPlan(
-                [*_removed_files(published), *retracted.changes],
-                apply,
-                summary={"mosaico.deleted": f"{target.kind} {target.name}"},
-            )
+            return self._plan(target.kind, target.name, target.sequence, removed, retracted, ticket, announce)
 
         self._committer.commit(prepare)
         self._warehouse.discard(unpublished)
+
+    def _prepare_rest(self, ticket: str) -> CommitPlan:
+        """What is left of a deletion that was announced: every step of it may be repeated."""
+        with self._database.snapshot() as connection:
+            pending = find_pending(connection, ticket)
+        if pending is None:
+            return CommitPlan([], _nothing)
+        retracted = self._metadata_tables.retract(pending.kind, pending.name)
+        return self._plan(pending.kind, pending.name, pending.sequence, pending.tables, retracted, ticket, _nothing)
+
+    def _plan(
+        self,
+        kind: str,
+        name: str,
+        sequence: str,
+        tables: Sequence[str],
+        retracted: MetadataPlan,
+        ticket: str,
+        announce: Callable[[Connection], None],
+    ) -> CommitPlan:
+        removals = [TableChange(identifier, delete_sequence=sequence) for identifier in tables]
+        return CommitPlan(
+            [*removals, *retracted.changes],
+            lambda connection: remove_pending(connection, ticket),
+            summary={DELETION_SUMMARY: f"{kind} {name}"},
+            announce=announce,
+        )
 
     def _retract(self, target: _Target, published: list[TopicRecord], has_notes: bool) -> MetadataPlan:
         if target.table is topics and not published and not has_notes:
@@ -148,12 +204,20 @@ class Deletion:
         return self._metadata_tables.retract(target.kind, target.name)
 
 
-def _removed_files(published: list[TopicRecord]) -> list[TableChange]:
-    return [
-        TableChange(topic.table_identifier, delete_sequence=topic.locator.sequence)
-        for topic in published
-        if topic.table_identifier is not None and topic.row_count > 0
-    ]
+def _nothing(_connection: Connection) -> None:
+    """A part of a plan that writes no rows."""
+
+
+def _tables_with_rows(published: list[TopicRecord]) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            {
+                topic.table_identifier
+                for topic in published
+                if topic.table_identifier is not None and topic.row_count > 0
+            }
+        )
+    )
 
 
 def _remove(connection: Connection, target: _Target, row_id: int, published: list[TopicRecord]) -> list[str]:
@@ -177,6 +241,12 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     )
     if set(now_published) != {topic.id for topic in published}:
         raise StalePlanError
+    states = select(sessions.c.state).where(sessions.c.id.in_(session_ids))
+    if SessionState.COMMITTING in connection.scalars(states).all():
+        raise CommitConflictError(
+            f"a session of {target.kind} {quoted(target.name)} is being finalized: try again when it is; "
+            "an interrupted one is carried through when a gateway starts"
+        )
     entries = connection.scalars(select(data_files.c.entry).join_from(data_files, topics).where(condition)).all()
     if connection.execute(delete(target.table).where(target.table.c.id == row_id)).rowcount != 1:
         raise NotFoundError(target.kind, target.name)

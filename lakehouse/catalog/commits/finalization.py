@@ -7,7 +7,10 @@ from sqlalchemy import Connection, delete, select, update
 
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
+from lakehouse.catalog.commits.pending_deletions import is_pending
+from lakehouse.catalog.commits.stepwise import SESSION_SUMMARY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import (
     find_sequence,
@@ -16,8 +19,8 @@ from lakehouse.catalog.control_plane.rows import (
     session_record,
     topic_record,
 )
-from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, quoted
+from lakehouse.catalog.control_plane.schema import data_files, pending_deletions, sequences, sessions, topics
+from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFoundError, StateError, quoted
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicRecord, TopicState
 
@@ -25,15 +28,32 @@ from lakehouse.catalog.records import SessionRecord, SessionState, TopicRecord, 
 class Finalization:
     """Turns an open session into a commit over its topic tables, the metadata tables and the control plane."""
 
-    def __init__(self, database: Database, committer: Committer, metadata_tables: MetadataTables) -> None:
+    def __init__(
+        self, database: Database, committer: Committer, metadata_tables: MetadataTables, deletion: Deletion
+    ) -> None:
         self._database = database
+        self._deletion = deletion
         self._committer = committer
         self._metadata_tables = metadata_tables
 
     def finalize(self, session_uuid: str) -> None:
         """See `Sessions.finalize`."""
         actor = audit.current_actor()
+        self._finish_deletions(session_uuid)
         self._committer.commit(lambda: self._prepare(session_uuid, actor))
+
+    def _finish_deletions(self, session_uuid: str) -> None:
+        """Rows that an interrupted deletion left must be gone before others come in their place."""
+        query = (
+            select(pending_deletions.c.sequence)
+            .join_from(pending_deletions, sequences, pending_deletions.c.sequence == sequences.c.name)
+            .join(sessions, sessions.c.sequence_id == sequences.c.id)
+            .where(sessions.c.uuid == session_uuid)
+        )
+        with self._database.snapshot() as connection:
+            sequence = connection.scalar(query.limit(1))
+        if sequence is not None:
+            self._deletion.finish_interrupted(sequence)
 
     def _prepare(self, session_uuid: str, actor: audit.Actor) -> CommitPlan:
         with self._database.snapshot() as connection:
@@ -50,14 +70,17 @@ class Finalization:
             raise NotFoundError("session", session_uuid)
         # A finalize that is taken up again ends the session at the time that was announced.
         completed_at_ns = row.completed_at_ns or time.time_ns()
+        is_repeated = session.state is SessionState.COMMITTING
         changes = [
-            TableChange(topic.table_identifier, add=entries[topic.id])
+            TableChange(topic.table_identifier, add=entries[topic.id], is_repeated=is_repeated)
             for topic in members
             if topic.table_identifier is not None and entries[topic.id]
         ]
         published = self._metadata_tables.publish(sequence, session, members, completed_at_ns)
 
         def announce(connection: Connection) -> None:
+            if is_pending(connection, session.locator.sequence):
+                raise CommitConflictError("a deletion in the same sequence is not through yet; try again")
             published.check(connection)
             _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns)
 
@@ -66,7 +89,7 @@ class Finalization:
             _mark_finalized(connection, session, completed_at_ns)
             audit.record(connection, "session_finalize", session.locator, actor=actor, topics=len(members))
 
-        summary = {"mosaico.session": str(session.locator)}
+        summary = {SESSION_SUMMARY: str(session.locator)}
         return CommitPlan([*changes, *published.changes], apply, announce=announce, summary=summary)
 
 

@@ -8,7 +8,7 @@ They are separate, unpartitioned tables with one small file per commit, merged i
 partitioning them by sequence would leave one file per sequence for ever.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,6 @@ from lakehouse.catalog.control_plane.rows import to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
-from lakehouse.catalog.iceberg.sql_catalog import insert_namespace, read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
@@ -95,6 +94,8 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
     ),
 }
 METADATA_TABLES = tuple(_COLUMNS)
+_PUBLISHED = (SessionState.FINALIZED,)
+_PUBLISHED_OR_ABOUT_TO_BE = (SessionState.COMMITTING, SessionState.FINALIZED)
 _ARROW_TYPES = {
     StringType(): pa.string(),
     LongType(): pa.int64(),
@@ -134,8 +135,8 @@ class MetadataTables:
         if self._is_ensured:
             return
         with self._database.transaction() as connection:
-            insert_namespace(connection, METADATA_NAMESPACE, {})
-            present = read_pointers(connection, METADATA_TABLES)
+            self._files.catalog.create_namespace(connection, METADATA_NAMESPACE, {})
+            present = self._files.catalog.locations(connection, METADATA_TABLES)
         for identifier in METADATA_TABLES:
             if identifier not in present:
                 metadata = new_table_metadata(
@@ -165,6 +166,13 @@ class MetadataTables:
             ],
             TOPICS: [_topic_row(topic, completed_at_ns) for topic in members],
         }
+        # What may have been published before, or is being published by another session of the sequence, is replaced.
+        replaced: dict[str, dict[str, str]] = {}
+        if session.state is SessionState.COMMITTING:
+            of_session = {"sequence": sequence.name, "session": str(session.locator)}
+            replaced = {SESSIONS: of_session, TOPICS: of_session}
+        if replaced or not self._files.catalog.shares_transactions:
+            replaced[SEQUENCES] = {"sequence": sequence.name}
         is_alone = self._is_alone(session.locator)
         if is_alone:
             rows[SEQUENCES] = [
@@ -175,7 +183,7 @@ class MetadataTables:
                 }
             ]
         changes = [
-            TableChange(identifier, rows=RowChange(sequence.name, append=_table(identifier, found)))
+            _published(identifier, sequence.name, found, replaced.get(identifier, {}))
             for identifier, found in rows.items()
             if found
         ]
@@ -199,10 +207,11 @@ class MetadataTables:
         locator = SessionLocator.parse(name)
         session = {"sequence": locator.sequence, "session": name}
         removals = {SESSIONS: session, TOPICS: session, NOTIFICATIONS: session}
-        is_alone = self._is_alone(locator)
+        is_alone = self._is_alone(locator, _PUBLISHED_OR_ABOUT_TO_BE)
         if is_alone:
             removals[SEQUENCES] = {"sequence": locator.sequence}
-        return MetadataPlan(_removals(locator.sequence, removals), _check_alone(locator, is_alone))
+        check = _check_alone(locator, is_alone, _PUBLISHED_OR_ABOUT_TO_BE)
+        return MetadataPlan(_removals(locator.sequence, removals), check)
 
     def note(self, record: NotificationRecord, session: SessionLocator | None) -> MetadataPlan:
         """The changes that show a notification.
@@ -229,31 +238,37 @@ class MetadataTables:
         sequence = resource if isinstance(resource, str) else resource.sequence
         return MetadataPlan(_removals(sequence, {NOTIFICATIONS: _notes_on(sequence, str(resource))}))
 
-    def _is_alone(self, session: SessionLocator) -> bool:
+    def _is_alone(self, session: SessionLocator, states: Collection[SessionState] = _PUBLISHED) -> bool:
         with self._database.snapshot() as connection:
-            return _is_alone(connection, session)
+            return _is_alone(connection, session, states)
 
 
-def _is_alone(connection: Connection, session: SessionLocator) -> bool:
-    """Whether no other session of the sequence is finalized."""
+def _is_alone(connection: Connection, session: SessionLocator, states: Collection[SessionState]) -> bool:
+    """Whether no other session of the sequence is in one of these states."""
     others = (
         select(sessions.c.id)
         .join_from(sessions, sequences)
         .where(
             sequences.c.name == session.sequence,
             sessions.c.ulid != session.ulid,
-            sessions.c.state == SessionState.FINALIZED,
+            sessions.c.state.in_(states),
         )
     )
     return not connection.scalar(select(exists(others)))
 
 
-def _check_alone(session: SessionLocator, expected: bool) -> Callable[[Connection], None]:
+def _check_alone(
+    session: SessionLocator, expected: bool, states: Collection[SessionState] = _PUBLISHED
+) -> Callable[[Connection], None]:
     def check(connection: Connection) -> None:
-        if _is_alone(connection, session) is not expected:
+        if _is_alone(connection, session, states) is not expected:
             raise StalePlanError
 
     return check
+
+
+def _published(identifier: str, key: str, rows: list[dict[str, Any]], replaced: dict[str, str]) -> TableChange:
+    return TableChange(identifier, rows=RowChange(key, _table(identifier, rows), replaced))
 
 
 def _removals(key: str, filters: dict[str, dict[str, str]]) -> list[TableChange]:

@@ -140,6 +140,19 @@ data_files = Table(
     sqlite_autoincrement=True,
 )
 
+# Deletions whose rows here are gone while tables of another catalog may not have followed yet.
+pending_deletions = Table(
+    "pending_deletions",
+    metadata,
+    Column("ticket", String(36), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sequence", String(MAX_NAME_LENGTH), nullable=False, index=True),
+    # Identifiers of the tables that hold, or held, its rows: a JSON array.
+    Column("tables", Text, nullable=False),
+    Column("created_at_ns", BigInteger, nullable=False),
+)
+
 notifications = Table(
     "notifications",
     metadata,

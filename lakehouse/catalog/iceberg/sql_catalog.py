@@ -4,14 +4,23 @@ Every table's state is one row of `iceberg_tables` that points to a metadata fil
 rows inside transactions of the control plane; other engines open the same rows as a SQL (JDBC) catalog named `lake`.
 """
 
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pyiceberg.catalog.sql import IcebergNamespaceProperties, IcebergTables, SqlCatalog, SqlCatalogBaseTable
+from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
+from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import SQLITE_BUSY_TIMEOUT_S, Database
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError
 from lakehouse.catalog.storage import Warehouse
+
+if TYPE_CHECKING:
+    from lakehouse.catalog.iceberg.staging import StagedTable
+    from lakehouse.catalog.iceberg.table_documents import TableFiles
 
 CATALOG_NAME = "lake"
 # The catalog's column for property values is this wide on PostgreSQL.
@@ -142,6 +151,59 @@ def insert_namespace(connection: Connection, namespace: str, properties: Mapping
     except IntegrityError:
         return False
     return True
+
+
+class SqlTableCatalog:
+    """The `TableCatalog` whose pointers are in the control-plane database."""
+
+    shares_transactions = True
+
+    def locations(self, connection: Connection, identifiers: Iterable[str] | None = None) -> dict[str, str]:
+        return read_pointers(connection, identifiers)
+
+    def namespace_properties(self, connection: Connection, namespace: str) -> dict[str, str]:
+        return namespace_properties(connection, namespace)
+
+    def create_namespace(self, connection: Connection, namespace: str, properties: Mapping[str, str]) -> bool:
+        return insert_namespace(connection, namespace, properties)
+
+    def create_table(self, database: Database, warehouse: Warehouse, identifier: str, metadata: TableMetadata) -> bool:
+        location = f"{metadata.location}/metadata/00000-{uuid.uuid4()}.metadata.json"
+        with warehouse.open_output(location) as stream:
+            stream.write(metadata.model_dump_json().encode())
+        warehouse.make_durable(location)
+        with database.transaction() as connection:
+            created = insert_pointer(connection, identifier, location)
+        if not created:
+            warehouse.discard([location])
+        return created
+
+    def hold(self, connection: Connection, identifier: str) -> str | None:
+        return hold_pointer(connection, identifier)
+
+    def drop_table(self, connection: Connection, identifier: str, location: str) -> bool:
+        return delete_pointer(connection, identifier, location)
+
+    def write_metadata(self, files: "TableFiles", staged: "StagedTable", summary: Mapping[str, str]) -> list[str]:
+        if staged.snapshot is not None:
+            staged.snapshot["summary"].update(summary)
+        crash_points.reach("metadata-write:before")
+        document = files.write_document(staged.new_location, staged.fields)
+        crash_points.reach("metadata-write:after")
+        if staged.snapshot is not None:
+            files.remember(staged.new_location, document, staged.snapshot["manifest-list"], staged.manifests)
+        return [staged.new_location]
+
+    def commit(self, connection: Connection | None, files: "TableFiles", staged: "StagedTable") -> None:
+        del files
+        assert connection is not None, "pointers move in a transaction"
+        if not swap_pointer(connection, staged.identifier, staged.base_location, staged.new_location):
+            raise CatalogConflictError
+
+    def commit_together(self, files: "TableFiles", staged: Sequence["StagedTable"]) -> bool:
+        # One by one in the caller's transaction is together.
+        del files, staged
+        return False
 
 
 def _is(identifier: str) -> tuple[ColumnElement[bool], ...]:

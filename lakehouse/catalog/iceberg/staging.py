@@ -25,7 +25,7 @@ from lakehouse.catalog.iceberg.manifests import (
     encode_manifest,
     read_avro_entries,
 )
-from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields, new_snapshot_id
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, new_snapshot_id
 from lakehouse.catalog.storage import Warehouse
 
 TOPIC_SPEC_ID = 0
@@ -65,11 +65,11 @@ class StagedTable:
     Attributes:
         identifier: `namespace.table`.
         base_location: Metadata file the change was built on.
-        new_location: Metadata file of the changed table, to be written by `write_metadata`.
+        new_location: Metadata file of the changed table, where we write it (`TableCatalog.write_metadata`).
         fields: Its content.
         snapshot: The snapshot among these that the change adds; None if it adds none.
         manifests: The manifest list of that snapshot.
-        written: URIs of everything staged, `new_location` included, to be removed if the commit fails.
+        written: URIs of everything else, to be removed if the commit fails.
     """
 
     identifier: str
@@ -80,26 +80,10 @@ class StagedTable:
     snapshot: dict[str, Any] | None = None
     manifests: tuple[ManifestRecord, ...] = ()
 
-
-def write_metadata(files: TableFiles, staged: StagedTable, summary: Mapping[str, str] | None = None) -> None:
-    """Write the metadata file of a staged table; it is durable only after `Warehouse.make_durable`.
-
-    Args:
-        files: Reads and writes table metadata.
-        staged: The table.
-        summary: More entries for the summary of its snapshot.
-
-    Raises:
-        StorageError: If the warehouse refuses.
-    """
-    if staged.snapshot is not None:
-        staged.snapshot["summary"].update(summary or {})
-    document = encode_fields(staged.fields)
-    crash_points.reach("metadata-write:before")
-    write_file(files.warehouse, staged.new_location, document)
-    crash_points.reach("metadata-write:after")
-    if staged.snapshot is not None:
-        files.remember(staged.new_location, document, staged.snapshot["manifest-list"], staged.manifests)
+    @property
+    def everything(self) -> list[str]:
+        """URIs of all files that are or may be written."""
+        return [*self.written, self.new_location]
 
 
 @dataclass
@@ -348,8 +332,7 @@ class SnapshotBuilder:
         manifest_list = encode_manifest_list(
             records, self._snapshot_id, parent["snapshot-id"] if parent else None, self._sequence_number
         )
-        new_location = self._base.next_metadata_location()
-        written = [*self._data_files, *(path for path, _ in self._manifests), list_location, new_location]
+        written = [*self._data_files, *(path for path, _ in self._manifests), list_location]
         warehouse = self._files.warehouse
         try:
             crash_points.reach("manifest-write:before")
@@ -362,7 +345,7 @@ class SnapshotBuilder:
         return StagedTable(
             self._identifier,
             self._base.metadata_location,
-            new_location,
+            self._base.next_metadata_location(),
             self._base.with_snapshot(snapshot),
             tuple(written),
             snapshot,

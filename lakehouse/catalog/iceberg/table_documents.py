@@ -22,6 +22,8 @@ from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.manifest_format import ManifestFormat, manifest_format, parse_schema
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord, decode_manifest_list
+from lakehouse.catalog.iceberg.sql_catalog import SqlTableCatalog
+from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.storage import Warehouse
 
 FORMAT_VERSION = 2
@@ -137,10 +139,6 @@ def new_snapshot_id(document: TableDocument) -> int:
     return snapshot_id
 
 
-def encode_fields(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
-
-
 class TableFiles:
     """Reads the immutable files of table metadata, keeping recently used ones in memory.
 
@@ -150,10 +148,14 @@ class TableFiles:
     Args:
         warehouse: Where the files are.
         copies: Keeps copies on the local disk, for a warehouse that is elsewhere.
+        catalog: Tells which of them are current; None: the SQL catalog in the database.
     """
 
-    def __init__(self, warehouse: Warehouse, copies: FileCache | None = None) -> None:
+    def __init__(
+        self, warehouse: Warehouse, copies: FileCache | None = None, catalog: TableCatalog | None = None
+    ) -> None:
         self.warehouse = warehouse
+        self.catalog: TableCatalog = SqlTableCatalog() if catalog is None else catalog
         self._copies = copies
         self._documents: BoundedCache[str, bytes] = BoundedCache(CACHED_BYTES, len)
         self._lists: BoundedCache[str, tuple[ManifestRecord, ...]] = BoundedCache(
@@ -196,6 +198,17 @@ class TableFiles:
         if self.warehouse.is_local or len(uris) < 2:
             return [self.read(uri) for uri in uris]
         return list(_readers.map(self.read, uris))
+
+    def write_document(self, uri: str, fields: Mapping[str, Any]) -> bytes:
+        """Write a metadata file; it is durable only after `Warehouse.make_durable`.
+
+        Raises:
+            StorageError: If the warehouse refuses.
+        """
+        document = json.dumps(fields, separators=(",", ":")).encode()
+        with self.warehouse.open_output(uri) as stream:
+            stream.write(document)
+        return document
 
     def read(self, uri: str) -> bytes:
         """A whole file.

@@ -6,7 +6,6 @@ and processes race: the catalog row of a name is inserted once, later changes sw
 
 import random
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +22,11 @@ from sqlalchemy import Connection, exists, select
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark
 from lakehouse.catalog.control_plane.schema import topics
-from lakehouse.catalog.errors import CommitConflictError, NotFoundError
+from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StorageError
 from lakehouse.catalog.iceberg.identifiers import namespace_candidates, table_candidates
-from lakehouse.catalog.iceberg.sql_catalog import (
-    delete_pointer,
-    hold_pointer,
-    insert_namespace,
-    insert_pointer,
-    namespace_properties,
-    read_pointers,
-    swap_pointer,
-)
-from lakehouse.catalog.iceberg.staging import write_file
-from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles, encode_fields
+from lakehouse.catalog.iceberg.staging import StagedTable
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
+from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.ontology.arrow_iceberg import StoragePlan, evolution, topic_table_schema
 from lakehouse.ontology.evolution import Evolution, Verdict
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
@@ -109,14 +100,14 @@ class TopicTables:
             StorageError: If database or warehouse fail.
         """
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [identifier]).get(identifier)
+            location = self._files.catalog.locations(connection, [identifier]).get(identifier)
         if location is None:
             raise NotFoundError("table", identifier)
         return _topic_table(identifier, self._files.document(location))
 
     def hold(self, connection: Connection, table: TopicTable) -> bool:
         """Whether this very table still exists; if so, it cannot be dropped before this transaction ends."""
-        location = hold_pointer(connection, table.identifier)
+        location = self._files.catalog.hold(connection, table.identifier)
         return location is not None and self._files.document(location).fields["table-uuid"] == table.uuid
 
     def drop_if_unused(self, identifier: str) -> bool:
@@ -126,7 +117,7 @@ class TopicTables:
             Whether it was dropped.
         """
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [identifier]).get(identifier)
+            location = self._files.catalog.locations(connection, [identifier]).get(identifier)
         if location is None:
             return False
         document = self._files.document(location)
@@ -135,7 +126,7 @@ class TopicTables:
         left_behind = [file.uri for file in self._files.warehouse.list_files(document.location)]
         with self._database.transaction() as connection, connection.begin_nested() as savepoint:
             # Deleting first locks the row: an upload that claims the table meanwhile waits, or is seen below.
-            dropped = delete_pointer(connection, identifier, location)
+            dropped = self._files.catalog.drop_table(connection, identifier, location)
             used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
             if used or not dropped:
                 savepoint.rollback()
@@ -147,13 +138,13 @@ class TopicTables:
         candidates = namespace_candidates(ontology_tag)
         with self._database.snapshot() as connection:
             for namespace in candidates:
-                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
+                if self._files.catalog.namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
                     return namespace
         with self._database.transaction() as connection:
             for namespace in candidates:
-                if insert_namespace(connection, namespace, {TAG_PROPERTY: ontology_tag}):
+                if self._files.catalog.create_namespace(connection, namespace, {TAG_PROPERTY: ontology_tag}):
                     return namespace
-                if namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
+                if self._files.catalog.namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
                     return namespace
         raise CommitConflictError("the namespace of the ontology tag is taken")
 
@@ -177,7 +168,7 @@ class TopicTables:
             versions = range(first_version, first_version + _VERSIONS_PER_LOOKUP)
             names = {version: table_candidates(path, version) for version in versions}
             with self._database.snapshot() as connection:
-                pointers = read_pointers(
+                pointers = self._files.catalog.locations(
                     connection, [f"{namespace}.{name}" for candidates in names.values() for name in candidates]
                 )
             for candidates in names.values():
@@ -199,31 +190,31 @@ class TopicTables:
         return None if document is None else _topic_table(identifier, document)
 
     def _evolve(self, identifier: str, base: TableDocument, difference: Evolution) -> TopicTable | None:
-        fields = evolved_fields(base, difference)
+        catalog, warehouse = self._files.catalog, self._files.warehouse
         location = base.next_metadata_location()
-        write_file(self._files.warehouse, location, encode_fields(fields))
-        self._files.warehouse.make_durable(location)
-        with self._database.transaction() as connection:
-            swapped = swap_pointer(connection, identifier, base.metadata_location, location)
-        if not swapped:
-            self._files.warehouse.discard([location])
+        staged = StagedTable(identifier, base.metadata_location, location, evolved_fields(base, difference), ())
+        warehouse.make_durable(*catalog.write_metadata(self._files, staged, {}))
+        try:
+            with self._database.transaction() as connection:
+                catalog.commit(connection, self._files, staged)
+                current = catalog.locations(connection, [identifier])[identifier]
+        except CatalogConflictError:
+            warehouse.discard(staged.everything)
             return None
-        return _topic_table(identifier, self._files.document(location))
+        except CatalogUncertainError as error:
+            raise StorageError("the catalog failed while a table was changed; try again") from error
+        return _topic_table(identifier, self._files.document(current))
 
 
 def create_table(
     database: Database, files: TableFiles, identifier: str, metadata: TableMetadata
 ) -> TableDocument | None:
     """Register a new, empty table; None if the name is taken."""
-    location = f"{metadata.location}/metadata/00000-{uuid.uuid4()}.metadata.json"
-    write_file(files.warehouse, location, metadata.model_dump_json().encode())
-    files.warehouse.make_durable(location)
-    with database.transaction() as connection:
-        created = insert_pointer(connection, identifier, location)
-    if not created:
-        files.warehouse.discard([location])
+    if not files.catalog.create_table(database, files.warehouse, identifier, metadata):
         return None
-    return files.document(location)
+    with database.snapshot() as connection:
+        location = files.catalog.locations(connection, [identifier]).get(identifier)
+    return None if location is None else files.document(location)
 
 
 def new_topic_metadata(location: str, schema: Schema, properties: dict[str, str]) -> TableMetadata:

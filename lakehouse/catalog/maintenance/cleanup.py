@@ -10,7 +10,6 @@ from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables, is_unfilled_topic_table
 from lakehouse.catalog.maintenance.leases import Lease
@@ -153,7 +152,7 @@ class _Cycle:
 
     def _identifiers(self) -> list[str]:
         with self._database.snapshot() as connection:
-            return sorted(read_pointers(connection))
+            return sorted(self._files.catalog.locations(connection))
 
     def _documents(self) -> Iterator[tuple[str, TableDocument]]:
         """The current state of each of our tables that can be read."""

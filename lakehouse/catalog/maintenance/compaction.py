@@ -22,7 +22,6 @@ from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, ReplacedFilesGoneError
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TOPIC_PROPERTY
 from lakehouse.catalog.maintenance.compaction_groups import CompactionRule
@@ -168,7 +167,7 @@ class _Compaction:
     def _identifiers(self) -> list[str]:
         """Topic tables of ours."""
         with self._database.snapshot() as connection:
-            pointers = read_pointers(connection)
+            pointers = self._files.catalog.locations(connection)
         found = []
         for identifier, location in sorted(pointers.items()):
             if TOPIC_PROPERTY in self._files.document(location).properties:

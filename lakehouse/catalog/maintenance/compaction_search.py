@@ -12,7 +12,6 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.iceberg.data_files import arrival_of
 from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.staging import TOPIC_SPEC_ID
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.maintenance.compaction_groups import CompactionRule, PartitionFile, groups_to_compact
@@ -120,7 +119,7 @@ class CompactionSearch:
 
     def _document(self, identifier: str) -> TableDocument | None:
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [identifier]).get(identifier)
+            location = self._index.catalog.locations(connection, [identifier]).get(identifier)
         return None if location is None else self._index.document(location)
 
     def _frames(self, document: TableDocument) -> Iterator[ManifestFrame]:

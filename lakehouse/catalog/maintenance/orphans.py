@@ -19,7 +19,6 @@ from lakehouse.catalog.control_plane.orphan_marks import mark, marked_files, unm
 from lakehouse.catalog.control_plane.schema import data_files, topics
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.manifests import DELETED, decode_manifest
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.maintenance.snapshots import referenced_metadata
 from lakehouse.catalog.maintenance.upkeep import is_ours
@@ -135,7 +134,7 @@ class OrphanSearch:
 
     def _documents(self) -> list[TableDocument]:
         with self._database.snapshot() as connection:
-            pointers = read_pointers(connection)
+            pointers = self._files.catalog.locations(connection)
         return [self._files.document(location) for location in pointers.values()]
 
     def _add_snapshots(self, references: _References, documents: Iterable[TableDocument]) -> None:

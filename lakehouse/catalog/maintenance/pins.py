@@ -1,7 +1,6 @@
 """What tags and branches of tables hold on to: the rows of a pinned dataset."""
 
 from lakehouse.catalog.control_plane.database import Database
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH, TableDocument, TableFiles
 from lakehouse.catalog.reading.skip_index import SkipIndex
 
@@ -32,7 +31,7 @@ class Pins:
 
     def _load(self, identifier: str) -> dict[str, set[str | None]]:
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [identifier]).get(identifier)
+            location = self._index.catalog.locations(connection, [identifier]).get(identifier)
         if location is None:
             return {}
         document = self._index.document(location)

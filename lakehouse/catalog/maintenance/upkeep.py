@@ -15,10 +15,10 @@ from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark, metadata_files_marked_before, unmark
-from lakehouse.catalog.errors import LakehouseError
+from lakehouse.catalog.errors import LakehouseError, StorageError
 from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
-from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable, write_metadata
+from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TOPIC_PROPERTY
 from lakehouse.catalog.maintenance.manifests import groups_to_merge
@@ -134,7 +134,7 @@ class Upkeep:
     def document(self, identifier: str) -> TableDocument | None:
         """The current state of one of our tables."""
         with self._database.snapshot() as connection:
-            location = read_pointers(connection, [identifier]).get(identifier)
+            location = self._files.catalog.locations(connection, [identifier]).get(identifier)
         if location is None:
             return None
         document = self._files.document(location)
@@ -189,23 +189,26 @@ class Upkeep:
                 left_behind = referenced_metadata(self._files, base) - referenced_metadata(
                     self._files, TableDocument(location, fields)
                 )
-                staged = StagedTable(identifier, base.metadata_location, location, fields, (location,))
+                staged = StagedTable(identifier, base.metadata_location, location, fields, ())
                 if self._swap(staged, left_behind, now_ns):
                     return len(expired)
         return 0
 
     def _swap(self, staged: StagedTable, left_behind: Iterable[str], at_ns: int = 0) -> bool:
-        write_metadata(self._files, staged)
-        self._files.warehouse.make_durable(*staged.written)
+        catalog, warehouse = self._files.catalog, self._files.warehouse
+        warehouse.make_durable(*staged.written, *catalog.write_metadata(self._files, staged, {}))
         crash_points.reach("maintenance-swap:before")
-        with self._database.transaction() as connection:
-            swapped = swap_pointer(connection, staged.identifier, staged.base_location, staged.new_location)
-            if swapped:
+        try:
+            with self._database.transaction() as connection:
+                catalog.commit(connection, self._files, staged)
                 mark(connection, left_behind, at_ns)
+        except CatalogConflictError:
+            warehouse.discard(staged.everything)
+            return False
+        except CatalogUncertainError as error:
+            raise StorageError("the catalog failed while a table was maintained") from error
         crash_points.reach("maintenance-swap:after")
-        if not swapped:
-            self._files.warehouse.discard(staged.written)
-        return swapped
+        return True
 
 
 @contextmanager

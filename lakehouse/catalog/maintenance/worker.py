@@ -10,7 +10,6 @@ from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import LakehouseError
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.maintenance.audit_trail import run_audit_care
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
@@ -187,7 +186,7 @@ class MaintenanceWorker:
         polls = now >= self._next_poll
         try:
             with self._database.snapshot() as connection:
-                pointers = read_pointers(connection, None if polls else changed)
+                pointers = self._files.catalog.locations(connection, None if polls else changed)
         except LakehouseError:
             self.notify(changed)
             raise

@@ -16,7 +16,6 @@ from lakehouse.catalog.control_plane.schema import data_files, sessions
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
@@ -152,7 +151,7 @@ class CandidateFinder:
             identifiers = {
                 topic.table_identifier for topic in (*published, *recorded) if topic.table_identifier is not None
             }
-            pointers = read_pointers(connection, identifiers)
+            pointers = self._skip_index.catalog.locations(connection, identifiers)
         return _Located(pointers, published, [(topic, entries[topic.id]) for topic in recorded])
 
     def _candidates(

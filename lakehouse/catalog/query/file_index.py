@@ -19,6 +19,7 @@ from lakehouse.catalog.iceberg.element_records import decode_records
 from lakehouse.catalog.iceberg.encoded_metrics import NO_FIELD, read_metrics
 from lakehouse.catalog.iceberg.manifest_frames import LeafMetrics, ManifestFrame, long_bounds
 from lakehouse.catalog.iceberg.manifest_lists import partition_may_contain
+from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
 from lakehouse.catalog.reading.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
@@ -157,6 +158,11 @@ class FileIndex:
         self._joined: BoundedCache[tuple[tuple[str, ...], LeafPath, str], LeafBounds] = BoundedCache(
             cache_bytes // 4, lambda bounds: bounds.nbytes
         )
+
+    @property
+    def catalog(self) -> TableCatalog:
+        """Tells which metadata files are current."""
+        return self._skip_index.catalog
 
     @property
     def cached_bytes(self) -> int:

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, select, text
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.errors import BadRequestError, StorageError
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.file_index import FileIndex, FileSet
@@ -83,7 +82,8 @@ class SequencePrefilter:
         tables: dict[str, list[str]] = defaultdict(list)
         for row in connection.execute(_TABLES_AND_SCHEMAS, {"tag": tag}):
             tables[row.digest].append(row.table_identifier)
-        pointers = read_pointers(connection, {identifier for group in tables.values() for identifier in group})
+        every = {identifier for group in tables.values() for identifier in group}
+        pointers = self._index.catalog.locations(connection, every)
         by_schema = {
             self._schema(connection, tag, digest): [pointers[each] for each in identifiers if each in pointers]
             for digest, identifiers in tables.items()

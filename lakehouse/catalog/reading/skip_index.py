@@ -17,6 +17,7 @@ from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.manifest_decoding import ManifestFile, decode_frames
 from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
 from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, ManifestRecord, partition_may_contain
+from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.time_window import UNBOUNDED, TimeWindow
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
@@ -95,6 +96,11 @@ class SkipIndex:
     def __init__(self, files: TableFiles, frame_cache_bytes: int = DEFAULT_FRAME_CACHE_BYTES) -> None:
         self._files = files
         self._frames: BoundedCache[str, ManifestFrame] = BoundedCache(frame_cache_bytes, lambda frame: frame.nbytes)
+
+    @property
+    def catalog(self) -> TableCatalog:
+        """Tells which metadata files are current."""
+        return self._files.catalog
 
     @property
     def cached_bytes(self) -> int:

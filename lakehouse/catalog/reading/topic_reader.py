@@ -16,7 +16,6 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry, arrival_of
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, largest_overlap, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.reading.row_deletes import RowDeletes
@@ -127,7 +126,8 @@ class TopicReader:
             if row.state == SessionState.FINALIZED:
                 if row.table_identifier is None:
                     return []
-                location = read_pointers(connection, [row.table_identifier]).get(row.table_identifier)
+                locations = self._skip_index.catalog.locations(connection, [row.table_identifier])
+                location = locations.get(row.table_identifier)
             else:
                 entries = connection.execute(
                     select(data_files.c.entry).where(data_files.c.topic_id == topic.id)

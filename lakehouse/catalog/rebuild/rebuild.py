@@ -18,7 +18,6 @@ from lakehouse.catalog.iceberg.tables import TAG_PROPERTY
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.rebuild.control_rows import RestoredRows, restore_rows
 from lakehouse.catalog.rebuild.found_tables import FoundTables, find_tables
-from lakehouse.catalog.storage import Warehouse
 
 REBUILD_LEASE = "rebuild"
 LEASE_DURATION_S = 600.0
@@ -93,7 +92,7 @@ def _rebuild(
             on_progress(f"{tables:,} tables looked at")
             lease.hold()
 
-    found = find_tables(files, looked_at)
+    found = find_tables(files, looked_at) if files.catalog.shares_transactions else _registered(database, files)
     on_progress(f"{len(found.documents):,} tables found")
     report = RebuildReport(dry_run, undone=found.undone, damaged=found.damaged)
     try:
@@ -103,7 +102,8 @@ def _rebuild(
                 connection.execute(text("LOCK TABLE sequences, iceberg_tables IN SHARE ROW EXCLUSIVE MODE"))
             _check_empty(connection, add_missing)
             pointers = read_pointers(connection)
-            report.tables = _register(connection, found, pointers)
+            if files.catalog.shares_transactions:
+                report.tables = _register(connection, found, pointers)
             locations = {name: document.metadata_location for name, document in found.documents.items()} | pointers
             published = {name: _rows(files, locations.get(name)) for name in METADATA_TABLES}
             report.rows = restore_rows(connection, published, locations, _every(_PROGRESS_STEP, on_progress))
@@ -139,6 +139,13 @@ def is_empty(connection: Connection) -> bool:
     return not connection.scalar(select(exists(select(sequences.c.id)))) and not read_pointers(connection)
 
 
+def _registered(database: Database, files: TableFiles) -> FoundTables:
+    """The tables of a catalog that was not lost, for it is not in our database."""
+    with database.snapshot() as connection:
+        locations = files.catalog.locations(connection)
+    return FoundTables({identifier: files.document(location) for identifier, location in locations.items()})
+
+
 def _register(connection: Connection, found: FoundTables, pointers: Mapping[str, str]) -> int:
     registered = 0
     for identifier, document in sorted(found.documents.items()):
@@ -158,7 +165,7 @@ def _rows(files: TableFiles, location: str | None) -> list[dict[str, Any]]:
     return rows
 
 
-def refuse_lost_database(database: Database, warehouse: Warehouse) -> None:
+def refuse_lost_database(database: Database, files: TableFiles) -> None:
     """Stop before an empty database is filled beside a warehouse that is not: the two would never fit together again.
 
     Raises:
@@ -167,8 +174,13 @@ def refuse_lost_database(database: Database, warehouse: Warehouse) -> None:
     with database.snapshot() as connection:
         if not is_empty(connection):
             return
-    directory = f"{warehouse.uri}/{SESSIONS.replace('.', '/')}/metadata"
-    if next(warehouse.list_files(directory), None) is not None:
+        if not files.catalog.shares_transactions:
+            location = files.catalog.locations(connection, [SESSIONS]).get(SESSIONS)
+            is_lost = bool(_rows(files, location))
+        else:
+            directory = f"{files.warehouse.uri}/{SESSIONS.replace('.', '/')}/metadata"
+            is_lost = next(files.warehouse.list_files(directory), None) is not None
+    if is_lost:
         raise ConfigurationError(
             "the database is empty but the warehouse is not: point MOSAICOD_DB_URL to the database of this warehouse, "
             "or if that is lost restore it with `lakehouse rebuild`"

@@ -1,0 +1,207 @@
+"""Tables in a real Iceberg REST catalog: the same lake, wholly visible or not at all, also after `kill -9`."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog.rest import RestCatalog
+
+from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTables
+from lakehouse.catalog.errors import CommitConflictError, ConfigurationError
+from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.rebuild.rebuild import rebuild
+from lakehouse.catalog.records import SessionState
+from lakehouse.catalog.settings import Settings
+from tests.catalog.small_lake import child_environment
+from tests.rebuild.test_rebuild import record
+from tests.rebuild.visible import differences, served, visible
+from tests.rest_catalog_server import WAREHOUSE, RestCatalogServer, rest_catalog_server
+from tests.s3_server import S3Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rest-catalog")]
+
+
+@pytest.fixture(scope="module")
+def server(s3: S3Server) -> Iterator[RestCatalogServer]:
+    with rest_catalog_server(s3) as running:
+        yield running
+
+
+class ForeignLake:
+    """A lake whose tables are in a catalog of their own; `together`: which commits to several of them at once."""
+
+    def __init__(self, server: RestCatalogServer, home: Path, together: bool) -> None:
+        self.server = server
+        self.home = home
+        self.catalog = server.new_catalog()
+        self.together = "always" if together else "never"
+
+    @property
+    def settings(self) -> Settings:
+        options: dict[str, Any] = self.server.settings(self.catalog)
+        return Settings.load(home=self.home, db_url="", catalog_multi_table_commit=self.together, **options)
+
+    def open(self) -> Lakehouse:
+        return Lakehouse.open(self.settings)
+
+    def killed_at(self, step: str, command: str, sequence: str) -> None:
+        environment = {
+            **child_environment(step),
+            **self.server.environment(self.catalog),
+            "LAKEHOUSE_HOME": str(self.home),
+            "LAKEHOUSE_CATALOG_MULTI_TABLE_COMMIT": self.together,
+        }
+        arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", command, sequence]
+        process = subprocess.run(arguments, env=environment, timeout=120, check=False)
+        assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
+
+    def engine_rows(self, identifier: str) -> list[str]:
+        """The sequence of every row that another engine reads."""
+        store = self.server.s3
+        catalog = RestCatalog(
+            "engine",
+            uri=self.catalog,
+            warehouse=WAREHOUSE,
+            **{
+                "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+                "s3.endpoint": store.endpoint,
+                "s3.region": store.region,
+                "s3.access-key-id": store.access_key,
+                "s3.secret-access-key": store.secret_key,
+            },
+        )
+        names: list[str] = (
+            catalog.load_table(identifier).scan(selected_fields=("sequence",)).to_arrow()["sequence"].to_pylist()
+        )
+        return sorted(names)
+
+
+@pytest.fixture(params=[True, False], ids=["together", "one-by-one"])
+def lake(request: pytest.FixtureRequest, server: RestCatalogServer, tmp_path: Path) -> ForeignLake:
+    return ForeignLake(server, tmp_path, request.param)
+
+
+@pytest.fixture
+def one_by_one(server: RestCatalogServer, tmp_path: Path) -> ForeignLake:
+    return ForeignLake(server, tmp_path, together=False)
+
+
+def rows_read(lakehouse: Lakehouse, sequence: str, path: str) -> int:
+    return sum(batch.num_rows for batch in lakehouse.reader.read(lakehouse.topics.get(TopicLocator(sequence, path))))
+
+
+def test_a_lake_lives_in_a_rest_catalog_and_survives_its_database(lake: ForeignLake) -> None:
+    with served(lake.settings) as (lakehouse, port):
+        lakehouse.sequences.create("drive", {"driver": {"name": "ann"}})
+        record(lakehouse, "drive", "a", "empty")
+        record(lakehouse, "drive", "b")
+        lakehouse.sequences.create("doomed", {})
+        record(lakehouse, "doomed", "a")
+        assert lake.engine_rows("plain.a") == ["doomed"] * 4 + ["drive"] * 4
+        lakehouse.sequences.delete("doomed")
+        assert lake.engine_rows("plain.a") == ["drive"] * 4
+        assert lake.engine_rows("mosaico.sequences") == ["drive"]
+        lakehouse.notifications.create("drive", "error", "a note")
+        lakehouse.maintenance.run(["plain.a", "mosaico.topics"])
+        before = visible(port)
+        assert before["rows drive/a"].num_rows == 4
+        assert len(before["query 5"]["items"]) == 1
+    for file in lake.home.glob("lakehouse.db*"):
+        file.unlink()
+    with pytest.raises(ConfigurationError, match="lakehouse rebuild"):
+        lake.open()
+    with Lakehouse.open(lake.settings, may_be_lost=True) as lakehouse:
+        rebuild(lakehouse.database, lakehouse.table_files)
+    with served(lake.settings) as (_, port):
+        assert differences(before, visible(port)) == []
+
+
+@pytest.mark.parametrize("step", ["announcement:after", "table-commit:after:2", "control-plane-write:before"])
+def test_a_finalize_that_was_killed_is_carried_through_once(one_by_one: ForeignLake, step: str) -> None:
+    with one_by_one.open() as lakehouse:
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "a", "b", finalize=False)
+    one_by_one.killed_at(step, "finalize", "drive")
+    with one_by_one.open() as lakehouse:
+        (session,) = lakehouse.recovery.interrupted()
+        assert session.state is SessionState.COMMITTING
+        # Our doors go on reading the recorded files: all of them, each row once.
+        assert [rows_read(lakehouse, "drive", path) for path in "ab"] == [4, 4]
+        with pytest.raises(CommitConflictError, match="is being finalized"):
+            lakehouse.sequences.delete("drive")
+        assert lakehouse.recovery.resume_all() == 1
+        assert lakehouse.recovery.interrupted() == []
+        assert [rows_read(lakehouse, "drive", path) for path in "ab"] == [4, 4]
+    for identifier, count in {"plain.a": 4, "plain.b": 4, "mosaico.topics": 2, "mosaico.sessions": 1}.items():
+        assert one_by_one.engine_rows(identifier) == ["drive"] * count
+    assert one_by_one.engine_rows("mosaico.sequences") == ["drive"]
+
+
+def test_a_deletion_that_was_killed_is_carried_through_before_the_name_is_used_again(one_by_one: ForeignLake) -> None:
+    with one_by_one.open() as lakehouse:
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "a", "b")
+    one_by_one.killed_at("table-commit:after:2", "delete", "drive")
+    with one_by_one.open() as lakehouse:
+        assert lakehouse.sequences.names() == []
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "b")
+        assert rows_read(lakehouse, "drive", "b") == 4
+        assert lakehouse.recovery.resume_all() == 0
+    assert one_by_one.engine_rows("plain.a") == []
+    assert one_by_one.engine_rows("plain.b") == ["drive"] * 4
+    assert one_by_one.engine_rows("mosaico.topics") == ["drive"]
+
+
+def test_two_processes_finalize_at_once_and_one_resumes_what_the_other_does(lake: ForeignLake) -> None:
+    with lake.open() as one, lake.open() as other:
+        for name in ("x", "y"):
+            one.sequences.create(name, {})
+            record(one, name, "a", "b", finalize=False)
+        (x,), (y,) = (one.sequences.describe(name).sessions for name in ("x", "y"))
+        work = [
+            threading.Thread(target=one.sessions.finalize, args=[x.uuid]),
+            threading.Thread(target=other.sessions.finalize, args=[y.uuid]),
+            threading.Thread(target=other.recovery.resume_all),
+        ]
+        for thread in work:
+            thread.start()
+        for thread in work:
+            thread.join()
+        assert one.recovery.interrupted() == []
+        assert [rows_read(one, name, path) for name in "xy" for path in "ab"] == [4] * 4
+    assert lake.engine_rows("plain.a") == lake.engine_rows("plain.b") == ["x"] * 4 + ["y"] * 4
+    assert lake.engine_rows("mosaico.sessions") == ["x", "y"]
+
+
+def test_of_two_first_commits_to_a_table_one_wins(one_by_one: ForeignLake) -> None:
+    with one_by_one.open() as lakehouse:
+        files, catalog = lakehouse.table_files, lakehouse.table_files.catalog
+        MetadataTables(lakehouse.database, files).ensure()
+        with lakehouse.database.snapshot() as connection:
+            base = files.document(catalog.locations(connection, [NOTIFICATIONS])[NOTIFICATIONS])
+        rows = base.schema.as_arrow().empty_table()
+        note = {"resource": "x", "sequence": "x", "notification_type": "error", "message": "", "created_at_ns": 1}
+        rows = pa.Table.from_pylist([{**note, "created_at": 0}], schema=rows.schema)
+        first, second = (stage_rows(files, NOTIFICATIONS, base, [RowChange("x", append=rows)], {}) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        catalog.commit(None, files, first)
+        with pytest.raises(CatalogConflictError):
+            catalog.commit(None, files, second)
+    assert one_by_one.engine_rows(NOTIFICATIONS) == ["x"]
+
+
+def test_a_catalog_that_cannot_be_reached_is_told_by_its_setting(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, db_url="", store_endpoint="", catalog_uri="http://127.0.0.1:9/")
+    with pytest.raises(ConfigurationError, match="LAKEHOUSE_CATALOG_URI"):
+        Lakehouse.open(settings)
