@@ -11,7 +11,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import candidates, compaction, contracts, doget, doput, finalize, ingest, list_leaves, memory, query
+from bench import (
+    batch_ingestion,
+    candidates,
+    compaction,
+    contracts,
+    doget,
+    doput,
+    finalize,
+    ingest,
+    list_leaves,
+    memory,
+    query,
+)
 from bench.report import Section, markdown
 from bench.runs import Run
 
@@ -23,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Run], Section]] = {
     "memory": memory.measure,
     "ingest": ingest.measure,
     "contracts": contracts.measure,
+    "batch": batch_ingestion.measure,
     "query": query.measure,
     "list_leaves": list_leaves.measure,
     "candidates": candidates.measure,
