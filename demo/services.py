@@ -60,6 +60,7 @@ class Services:
             "dagster",
             [_tool("dagster"), "dev", "-h", HOST, "-p", str(port), "-w", str(PROJECT / "workspace.yaml")],
             DAGSTER_HOME=str(dagster_home.resolve()),
+            LAKEHOUSE_DAGSTER_URL=f"http://{HOST}:{port}",
         )
 
     def wait_until(self, name: str, is_ready: Callable[[], bool], timeout_s: float = 120.0) -> None:
