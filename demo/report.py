@@ -123,10 +123,8 @@ def print_verdict(console: Console, sequence: str, run_id: str) -> None:
         verdicts.filter(pl.col("verdict") != "passed").drop("rows_checked").iter_rows()
     ):
         console.print(f"{verdict:<17} {topic}, rule {rule}: {observed}")
-    checked = verdicts["rows_checked"].sum()
-    console.print(
-        f"                  {checked:,} values of {verdicts['topic'].n_unique()} topics, judged by Great Expectations"
-    )
+    checked, topics = verdicts["rows_checked"].sum(), verdicts["topic"].drop_nulls().n_unique()
+    console.print(f"                  {checked:,} values of {topics} topics, judged by Great Expectations")
     console.print("                  every verdict is a row of mosaico.validation_results")
 
 
