@@ -21,6 +21,7 @@ SHARED_SERVERS = ("spark", "trino", "browser")
 STARTED_FIRST = ("spark", "trino", "browser", "slow")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order and group the tests for several workers."""
     for item in items:
