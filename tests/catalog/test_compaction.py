@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyiceberg.table import Table
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import OperationalError
 
+from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.schema import audit_log
 from lakehouse.catalog.iceberg.data_files import arrival_of
+from lakehouse.catalog.iceberg.sql_catalog import SqlTableCatalog
+from lakehouse.catalog.iceberg.staging import StagedTable
+from lakehouse.catalog.iceberg.table_documents import TableFiles
+from lakehouse.catalog.maintenance import compaction
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.compaction import COMPACTION_LEASE, CompactionWork, run_compaction
 from lakehouse.catalog.maintenance.compaction_groups import (
@@ -300,6 +309,58 @@ class TestBesideOthers:
         assert list(report.left_alone) == ["scattered.front, sequence broken"]
         assert lake.files_of(broken) == files
         assert len(lake.files_of(fine)) == 1
+
+
+class OwnTransactions(SqlTableCatalog):
+    """Commits tables apart from our own records, as catalogs elsewhere do."""
+
+    shares_transactions = False
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def commit(self, connection: Connection | None, files: TableFiles, staged: StagedTable) -> None:
+        del connection
+        with self._database.transaction() as own:
+            super().commit(own, files, staged)
+
+
+class TestInACatalogElsewhere:
+    @pytest.fixture
+    def lake(self, lake: ScatteredLake) -> ScatteredLake:
+        lake.lakehouse.table_files.catalog = OwnTransactions(lake.lakehouse.database)
+        return lake
+
+    def test_new_files_that_are_in_the_table_outlive_a_failure_of_our_own_records(
+        self, lake: ScatteredLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic = lake.store("drive", disordered())
+        rows = lake.rows(topic)
+        record = compaction.audit.record
+        failures = iter([OperationalError("insert", {}, Exception("database is locked"))])
+
+        def fail_once(*arguments: Any, **counts: Any) -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            record(*arguments, **counts)
+
+        monkeypatch.setattr(compaction.audit, "record", fail_once)
+        report = lake.compact()
+        assert lake.rows(topic) == rows
+        assert (report.total.files_written, report.total.groups_given_up) == (1, 0)
+        with lake.lakehouse.database.snapshot() as connection:
+            query = select(audit_log.c.operation).where(audit_log.c.operation == "compaction")
+            assert len(connection.scalars(query).all()) == 1
+
+    def test_files_that_waited_too_long_are_refused_before_the_table_moves(
+        self, lake: ScatteredLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic = lake.store("drive", disordered())
+        rows, files = lake.rows(topic), lake.files_of(topic)
+        monkeypatch.setattr(compaction, "LONGEST_WAIT_S", -1)
+        assert list(lake.compact().left_alone) == ["scattered.front"]
+        assert lake.files_of(topic) == files
+        assert lake.rows(topic) == rows
 
 
 def between(monkeypatch: pytest.MonkeyPatch, happens: object) -> None:

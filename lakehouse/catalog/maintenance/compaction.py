@@ -249,25 +249,35 @@ class _Compaction:
     def _commit(self, identifier: str, batch: Sequence[RewrittenGroup]) -> CompactionWork:
         """Swap a batch in; what other writers were faster with is given up."""
         remaining = list(batch)
-        given_up = 0
+        work, given_up = CompactionWork(), 0
         while remaining:
             try:
                 self._committer.commit(partial(_plan, identifier, tuple(remaining)), alone=True)
-            except ReplacedFilesGoneError:
+            except CommitConflictError as error:
                 live = self._search.live_paths(identifier, {each.group.sequence for each in remaining})
+                # A catalog elsewhere may have carried the commit out although our own records failed after it: what
+                # is in the table by now must never be thrown away.
+                swapped = [each for each in remaining if not live.isdisjoint(entry.path for entry in each.entries)]
+                self._record(identifier, swapped)
+                work += _total(swapped)
+                remaining = [each for each in remaining if each not in swapped]
+                if not isinstance(error, ReplacedFilesGoneError):
+                    self._discard(remaining)
+                    raise
                 gone = [each for each in remaining if not each.group.paths <= live]
-                # All there, and yet refused: rows are deleted one by one by another engine.
-                gone = gone or remaining
-            except CommitConflictError:
-                self._discard(remaining)
-                raise
+                if not swapped:
+                    # All there, and yet refused: rows are deleted one by one by another engine.
+                    gone = gone or remaining
             else:
-                work = sum((_done(each) for each in remaining), CompactionWork())
-                return replace(work, groups_given_up=given_up)
+                return replace(work + _total(remaining), groups_given_up=given_up)
             self._discard(gone)
             given_up += len(gone)
             remaining = [each for each in remaining if each not in gone]
-        return CompactionWork(groups_given_up=given_up)
+        return replace(work, groups_given_up=given_up)
+
+    def _record(self, identifier: str, swapped: Sequence[RewrittenGroup]) -> None:
+        if swapped:
+            self._committer.commit(lambda: CommitPlan([], partial(_write_audit, identifier, tuple(swapped))))
 
     def _discard(self, groups: Sequence[RewrittenGroup]) -> None:
         self._files.warehouse.discard(entry.path for each in groups for entry in each.entries)
@@ -280,22 +290,26 @@ def _plan(identifier: str, groups: Sequence[RewrittenGroup]) -> CommitPlan:
         replaced=frozenset().union(*(each.group.paths for each in groups)),
     )
 
-    def apply(connection: Connection) -> None:
+    def announce(connection: Connection) -> None:
+        del connection
         if time.time() - min(each.started for each in groups) > LONGEST_WAIT_S:
             raise CommitConflictError("the compacted files waited too long for their commit")
-        total = sum((_done(each) for each in groups), CompactionWork())
-        audit.record(
-            connection,
-            "compaction",
-            identifier,
-            files_before=total.files_replaced,
-            files_after=total.files_written,
-            bytes_before=total.bytes_replaced,
-            bytes_after=total.bytes_written,
-            sequences=len({each.group.sequence for each in groups}),
-        )
 
-    return CommitPlan([change], apply)
+    return CommitPlan([change], partial(_write_audit, identifier, groups), announce=announce)
+
+
+def _write_audit(identifier: str, groups: Sequence[RewrittenGroup], connection: Connection) -> None:
+    total = _total(groups)
+    audit.record(
+        connection,
+        "compaction",
+        identifier,
+        files_before=total.files_replaced,
+        files_after=total.files_written,
+        bytes_before=total.bytes_replaced,
+        bytes_after=total.bytes_written,
+        sequences=len({each.group.sequence for each in groups}),
+    )
 
 
 def _planned(groups: Sequence[CompactionGroup]) -> CompactionWork:
@@ -305,6 +319,10 @@ def _planned(groups: Sequence[CompactionGroup]) -> CompactionWork:
         bytes_replaced=sum(group.size for group in groups),
         rows=sum(group.rows for group in groups),
     )
+
+
+def _total(groups: Sequence[RewrittenGroup]) -> CompactionWork:
+    return sum(map(_done, groups), CompactionWork())
 
 
 def _done(rewritten: RewrittenGroup) -> CompactionWork:
