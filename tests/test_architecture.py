@@ -20,12 +20,6 @@ MAY_IMPORT = {
     "cli": {"ontology", "catalog", "contracts", "flight_gateway", "orchestration", "cli"},
 }
 
-# Dependencies of parts that are being built; each leaves with the first module that imports it.
-DECLARED_AHEAD = {
-    *("starlette", "uvicorn"),
-}
-
-
 # Used without being imported: the database driver, the operators' UI, the file system of `s3://` in fsspec.
 BY_NAME = {"psycopg", "dagster-webserver", "s3fs"}
 
@@ -63,8 +57,7 @@ def test_what_is_imported_is_a_declared_dependency_and_the_other_way_round() -> 
     # `google` is shared by several distributions.
     distributions = {**packages_distributions(), "google": ["protobuf"]}
     imported = {distributions[module][0].lower().replace("_", "-") for module in modules}
-    assert imported | BY_NAME <= declared
-    assert declared - imported - BY_NAME <= DECLARED_AHEAD
+    assert declared == imported | BY_NAME
 
 
 def test_only_the_settings_and_the_crash_points_read_the_environment() -> None:
