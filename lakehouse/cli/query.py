@@ -1,6 +1,7 @@
 """`lakehouse query`: find recordings by name, metadata and content."""
 
 import json
+import random
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from rich.table import Table
 from lakehouse.cli.formatting import human_span, human_time, wide_console
 
 if TYPE_CHECKING:
+    from lakehouse.catalog.query.content_search import AuditFinding
     from lakehouse.catalog.query.engine import MatchingSequence, MatchingTopic
     from lakehouse.catalog.query.explain import Explanation
 
@@ -46,6 +48,14 @@ def query(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also tell which files were opened, and what spared the others.")
     ] = False,
+    audit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Also read up to N of the files that statistics spared; status 1 if one holds a match.",
+        ),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Find sequences and topics by name, metadata and content.
@@ -74,12 +84,17 @@ def query(
     explanation = Explanation() if explain else None
     with Lakehouse.open(Settings.load()) as lake:
         found = lake.query(asked, explanation)
+        findings = lake.queries.audit(asked, sample=audit, seed=random.randrange(1 << 32)) if audit else None
     if as_json:
-        typer.echo(json.dumps(_as_dict(found, explanation), indent=2))
+        typer.echo(json.dumps(_as_dict(found, explanation) | _audit_as_dict(findings), indent=2))
     else:
         _print_found(found)
         if explanation is not None:
             _print_explanation(explanation)
+        if findings is not None:
+            _print_findings(findings)
+    if findings:
+        raise typer.Exit(1)
 
 
 def _request(
@@ -127,6 +142,18 @@ def _as_dict(found: "list[MatchingSequence]", explanation: "Explanation | None")
     return {"items": items} | ({} if explanation is None else {"explanation": explanation.to_json()})
 
 
+def _audit_as_dict(findings: "list[AuditFinding] | None") -> dict[str, Any]:
+    if findings is None:
+        return {}
+    return {
+        "audit": [{"file": each.path, "row_group": each.row_group, "spared_by": _spared_by(each)} for each in findings]
+    }
+
+
+def _spared_by(finding: "AuditFinding") -> str:
+    return "statistics of the row group" if finding.excluded_by is None else f"bounds of {finding.excluded_by.path}"
+
+
 def _topic_as_dict(topic: "MatchingTopic") -> dict[str, Any]:
     shown: dict[str, Any] = {"locator": str(topic.locator), "ontology_tag": topic.ontology_tag}
     if topic.interval is not None:
@@ -167,3 +194,12 @@ def _print_explanation(explanation: "Explanation") -> None:
             table.add_row(label, f"{value:,}")
     wide_console().print()
     wide_console().print(table)
+
+
+def _print_findings(findings: "list[AuditFinding]") -> None:
+    if not findings:
+        typer.echo("\nAudit: no file that was read again should have been opened.")
+        return
+    typer.echo("\nAudit: these hold matching rows, and should not have been spared:")
+    for each in findings:
+        typer.echo(f"{each.path}, row group {each.row_group}, by {_spared_by(each)}")

@@ -52,6 +52,7 @@ def found(lakehouse: Run, *arguments: str) -> list[str]:
     return [topic["locator"] for item in json.loads(result.stdout)["items"] for topic in item["topics"]]
 
 
+DRIVES = ("drive_1", "drive_2")
 BOTH_FRONTS = ["drive_1/imu/front", "drive_2/imu/front"]
 
 
@@ -104,6 +105,24 @@ def test_machine_readable_answers_hold_times_and_counts(lakehouse: Run) -> None:
     assert explanation["files_considered"] == 4
     assert explanation["files_opened"] == 1
     assert sum(explanation["files_excluded"].values()) == 3
+
+
+@pytest.mark.usefixtures("drives")
+def test_an_audit_reads_what_statistics_spared(lakehouse: Run, tmp_path: Path) -> None:
+    asked = ("query", "-w", "IMU.acceleration.y > 4", "--audit", "10")
+    sound = lakehouse(*asked)
+    assert sound.returncode == 0
+    assert "Audit: no file" in sound.stdout
+    assert json.loads(lakehouse(*asked, "--json").stdout)["audit"] == []
+    shaken, calm = (next((tmp_path / "lake").rglob(f"imu_front/data/{name}/**/*.parquet")) for name in DRIVES)
+    calm.write_bytes(shaken.read_bytes())  # now it holds what its statistics deny
+    damaged = lakehouse(*asked, "--json")
+    assert damaged.returncode == 1
+    (finding,) = json.loads(damaged.stdout)["audit"]
+    assert finding["file"].endswith(calm.name)
+    assert finding["spared_by"] == "bounds of IMU.acceleration.y"
+    assert calm.name in lakehouse(*asked).stdout
+    assert "conditions on rows" in lakehouse("query", "--sequence", "drive_1", "--audit", "1").stderr
 
 
 @pytest.mark.usefixtures("drives")

@@ -15,7 +15,7 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.query.candidates import Candidate, find_candidates, find_few_candidates
 from lakehouse.catalog.query.clusters import intersect
 from lakehouse.catalog.query.conditions import FieldCondition
-from lakehouse.catalog.query.content_search import ContentSearch
+from lakehouse.catalog.query.content_search import AuditFinding, ContentSearch
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.grammar import Query, parse_field_conditions, parse_query
 from lakehouse.catalog.query.sequence_prefilter import SequencePrefilter
@@ -138,6 +138,33 @@ class QueryEngine:
         existing = self._existing(intervals)
         found = ((each, intervals[each.topic_id]) for each in candidates if each.topic_id in existing)
         return _grouped(found)
+
+    def audit(self, request: Mapping[str, Any], *, sample: int, seed: int = 0) -> list[AuditFinding]:
+        """Read again some of the files and row groups that bounds spare a query; see `ContentSearch.audit`.
+
+        Args:
+            request: The query; its conditions on names and metadata choose the topics.
+            sample: Largest number of files of each kind and tag.
+            seed: Chooses the sample.
+
+        Returns:
+            What should not have been spared: nothing, unless a bound is wrong.
+
+        Raises:
+            BadRequestError: If the request is malformed, or has no condition on rows.
+            StorageError: If the warehouse or the database cannot be read.
+        """
+        query = parse_query(request)
+        if not query.fields:
+            raise BadRequestError("only conditions on rows spare files: there is nothing to audit without one")
+        conditions = _by_tag(query.fields)
+        candidates = self._candidates(query, conditions, may_skip=False)
+        records = self._records([candidate.topic_id for candidate in candidates])
+        findings: list[AuditFinding] = []
+        for tag, of_tag in conditions.items():
+            members = [each for each in records if each.ontology_tag == tag]
+            findings += self._content.audit(members, of_tag, sample=sample, seed=seed)
+        return findings
 
     def clusterize(self, request: ClusterRequest, explanation: Explanation | None = None) -> Iterator[TimeInterval]:
         """When all conditions held in a topic, as intervals in time order (protocol section 13.1).
