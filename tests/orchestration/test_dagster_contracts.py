@@ -129,7 +129,9 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     contract = home / "contracts" / "strict.yaml"
     contract.write_text(contract_text("strict", topics="imu/front", properties=properties))
     job = defs.resolve_job_def("ingest_recordings")
-    config = {"ops": {"ingestion": {"config": {"recordings": [str(RECORDING)]}}}}
+    dropped = home / "drop" / RECORDING.name
+    dropped.write_bytes(RECORDING.read_bytes())
+    config = {"ops": {"ingestion": {"config": {"recordings": [str(dropped)]}}}}
     refused = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
     assert not refused.success
     with Lakehouse.open(Settings.load()) as lake:
@@ -137,7 +139,9 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
         assert session.state == "open"
     (row,) = [row for row in verdict_rows(refused.run_id) if row["verdict"] == "failed"]
     assert (row["rule"], row["session"]) == ("gentle", str(session.locator))
-    reason = metadata_of(instance, "quarantined_recordings")["reason"]
+    entry = metadata_of(instance, "quarantined_recordings")
+    reason = entry["reason"]
+    assert Path(entry["now at"]).read_bytes() == RECORDING.read_bytes()
     assert "breaks its contracts: city_drive/imu/front, rule gentle: 10,399 of 10,399 rows" in reason
     contract.write_text(contract_text("strict", topics="imu/front", version="1.1.0"))
     again = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,7 +14,7 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
-from lakehouse.orchestration.defs.ingestion import assets, sensors
+from lakehouse.orchestration.defs.ingestion import assets, batch, sensors
 from lakehouse.orchestration.defs.ingestion.batch import Outcome
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
 from lakehouse.orchestration.landing.place import LandedRecording
@@ -307,6 +308,35 @@ def test_only_transient_errors_are_tried_again_each_time_after_a_longer_wait(
         assets.end_run(Outcome(refused={"a.mcap": "damaged"}), 0)
     assert not failed.value.allow_retries
     assets.end_run(Outcome(done=["b"], refused={"a.mcap": "damaged"}), 0)
+
+
+def test_a_run_that_is_tried_again_reports_each_recording_once(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "RETRY_AFTER_S", 0)
+    drop = embedded_home / "drop"
+    _write_other_recording(drop / "first.mcap")
+    first = tick(instance)
+    launch(instance, first)
+    _write_other_recording(drop / "copy.mcap")
+    (drop / "damaged.mcap").write_bytes(b"no recording")
+    _write_other_recording(drop / "held.mcap", messages=7)
+    upload, attempts = batch.upload_recording, []
+
+    def fails_once(lake: Lakehouse, path: Path, **options: Any) -> Any:
+        if path.name == "held.mcap" and not attempts:
+            attempts.append(path)
+            raise StorageError("the disk is full")
+        return upload(lake, path, **options)
+
+    monkeypatch.setattr(batch, "upload_recording", fails_once)
+    (result,) = launch(instance, tick(instance, first.cursor))
+    assert result.success
+    assert len(attempts) == 1
+    refused = instance.fetch_materializations(dg.AssetKey("quarantined_recordings"), limit=10).records
+    metadata = [event.asset_materialization.metadata for event in refused if event.asset_materialization]
+    assert [each["recording"].value for each in metadata] == ["damaged.mcap"]
+    assert instance.get_materialized_partitions(dg.AssetKey("sequences")) == {"first", "held"}
 
 
 def test_recordings_below_a_prefix_are_ingested_and_stay_where_they_are(

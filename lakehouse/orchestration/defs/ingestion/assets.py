@@ -108,6 +108,7 @@ def ingestion(
             commits=sequences.key in context.selected_asset_keys,
             replaces=config.replaces,
             admit=contract_gate(lake, context.run.run_id, context.log),
+            is_retry=context.retry_number > 0,
         )
         outcome = batch.run(_items(context, config, places))
     end_run(outcome, context.retry_number)

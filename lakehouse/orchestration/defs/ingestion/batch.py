@@ -59,6 +59,7 @@ class Batch:
         commits: Whether to commit what is uploaded.
         replaces: Whether to delete sequences that hold the recording already, and ingest it again.
         admit: Called before each commit; what it raises keeps the session open.
+        is_retry: Whether the run has taken the same recordings before: those no longer there are dealt with.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Batch:
         commits: bool = True,
         replaces: bool = False,
         admit: Callable[[str], None] | None = None,
+        is_retry: bool = False,
     ) -> None:
         self._lake = lake
         self._places = places
@@ -81,6 +83,8 @@ class Batch:
         self._commits = commits
         self._replaces = replaces
         self._admit = admit
+        self._is_retry = is_retry
+        self._put_aside: dict[str, str] = {}
 
     def run(self, items: Sequence[Item]) -> Outcome:
         """Take the recordings in order. Errors about one recording end in the outcome, all others are raised."""
@@ -90,6 +94,9 @@ class Batch:
             if len(items) > 1:
                 self._log.info(f"{number} of {len(items)}: {name}")
             try:
+                if self._is_retry and self._was_dealt_with(item):
+                    self._log.info(f"{name}: put aside by an earlier attempt of this run")
+                    continue
                 outcome.done.append(self._take(item, name))
             except LakehouseError as error:
                 if isinstance(error, Transient):
@@ -101,6 +108,12 @@ class Batch:
                     outcome.refused[name] = error.message
                     self._refuse(item, name, error.message)
         return outcome
+
+    def _was_dealt_with(self, item: Item) -> bool:
+        """Whether an earlier attempt refused a recording, or found its content under another name, and moved it."""
+        if not self._uploads or item.location is None or self._stage(item.sequence) is not None:
+            return False
+        return not self._places.of(item.location).exists(item.location)
 
     def _take(self, item: Item, name: str) -> str:
         sequence = item.sequence
@@ -129,7 +142,8 @@ class Batch:
             )
         self._tell(report, item, name)
         metadata = report_metadata(report)
-        metadata["source"] = dg.MetadataValue.text(place.mark_ingested(location))
+        self._put_aside[location] = place.mark_ingested(location)
+        metadata["source"] = dg.MetadataValue.text(self._put_aside[location])
         self._events.uploaded(report.sequence, metadata)
         return report.sequence
 
@@ -175,7 +189,8 @@ class Batch:
         return metadata
 
     def _refuse(self, item: Item, name: str, reason: str) -> None:
-        moved = item.location or ""
+        # What is uploaded and may not be committed lies where uploads lie.
+        moved = self._put_aside.get(item.location or "", item.location or "")
         if self._uploads and item.location is not None:
             place = self._places.of(item.location)
             if place.exists(item.location):

@@ -30,7 +30,8 @@ def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lak
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
         gate = contract_gate(lake, context.run_id, context.log)
         places = LandingPlaces(lakehouse.settings())
-        batch = Batch(lake, places, context.log, events_to(context), admit=gate)
+        is_retry = context.retry_number > 0
+        batch = Batch(lake, places, context.log, events_to(context), admit=gate, is_retry=is_retry)
         outcome = batch.run(items_of(config.files, places))
     end_run(outcome, context.retry_number)
 
