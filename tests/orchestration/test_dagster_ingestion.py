@@ -1,5 +1,6 @@
 """Ingestion as an operator sees it: the drop folder, the partitioned asset, and the job for explicit files."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,22 @@ def test_a_recording_that_still_grows_is_left_alone(
     monkeypatch.setenv("LAKEHOUSE_DROP_SETTLE_TIME", "3600")
     shutil.copy(RECORDING, home / "drop")
     assert tick(instance).run_requests == []
+
+
+@pytest.mark.parametrize("year_s", [0, 4_000_000_000])
+def test_the_clock_of_the_sender_does_not_matter(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, year_s: int
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_LANDING_PREFIX", f"file://{embedded_home}/bucket")
+    (embedded_home / "bucket").mkdir()
+    for place, sensor in (("drop", drop_folder_sensor), ("bucket", object_store_sensor)):
+        (embedded_home / place / "first.mcap").write_bytes(b"never mind")
+        first = driver.tick(instance, sensor)
+        assert recordings_of(first) == ["first.mcap"]
+        path = embedded_home / place / "late.mcap"
+        path.write_bytes(b"never mind")
+        os.utime(path, (year_s, year_s))
+        assert recordings_of(driver.tick(instance, sensor, first.cursor)) == ["late.mcap"]
 
 
 def test_dropping_the_same_recording_again_changes_nothing(home: Path, instance: dg.DagsterInstance) -> None:

@@ -96,7 +96,10 @@ def test_a_webhook_is_tried_again_only_where_that_may_help(
         assert len(receiver.received) == calls
 
 
-def test_a_webhook_that_is_not_there_is_reported_without_its_address() -> None:
-    problem = WebhookNotifier("http://127.0.0.1:1/secret-token", pause_s=0).tell(NOTICE)
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/secret-token", "http://127.0.0.1:x/secret-token", "http://127.0.0.1/secret token"]
+)
+def test_a_webhook_that_is_not_there_is_reported_without_its_address(url: str) -> None:
+    problem = WebhookNotifier(url, pause_s=0).tell(NOTICE)
     assert problem is not None
     assert "secret" not in problem

@@ -41,7 +41,8 @@ class DropFolder(LandingPlace):
                     continue
             except FileNotFoundError:
                 continue
-            modified_ns = max((max(file.st_mtime_ns, file.st_ctime_ns) for file in files), default=0)
+            # The time of the file system here: what a robot with a wrong clock says may be years ahead.
+            modified_ns = max((file.st_ctime_ns for file in files), default=0)
             yield LandedRecording(str(path), path.name, sum(file.st_size for file in files), modified_ns)
 
     def holds(self, location: str) -> bool:

@@ -25,7 +25,8 @@ from lakehouse.orchestration.recordings.naming import sequence_name_of
 from lakehouse.orchestration.recordings.rosbag2_reader import METADATA_NAME
 
 INGESTED, REJECTED = "ingested", "rejected"
-_TIMES = ("LastModified", "last_modified", "mtime", "created")
+# When it landed, before what the sender says: of a mounted directory `created` is the change time of the inode.
+_TIMES = ("LastModified", "last_modified", "created", "mtime")
 
 
 class LandingPrefix(LandingPlace):

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from typing import Protocol
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -71,7 +72,7 @@ class WebhookNotifier:
                 problem = f"the webhook answered {error.code}"
                 if error.code < 500 and error.code != 429:
                     break
-            except (URLError, OSError, ValueError) as error:
+            except (URLError, OSError, ValueError, HTTPException) as error:
                 # The address may hold a secret: it does not belong into a log.
                 problem = f"the webhook cannot be reached ({type(error).__name__})"
         return problem
