@@ -120,7 +120,7 @@ def _expectation_classes(module: Any) -> list[Any]:
 def _answer(result: Any) -> Answer:
     failing = np.array(result.result.get("unexpected_index_list") or [], dtype=np.int64)
     exception = (result.exception_info or {}).get("exception_message")
-    if exception is None and not result.result and not result.success:
+    if exception is None and not result.success and not len(failing):
         inner = [each for each in (result.exception_info or {}).values() if isinstance(each, Mapping)]
         exception = next((each.get("exception_message") for each in inner), "no result")
     return Answer(np.sort(failing), None if exception is None else shorten(str(exception), 200))

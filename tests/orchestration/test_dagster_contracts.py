@@ -121,6 +121,29 @@ def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instanc
     assert len(latest) == 2
 
 
+def test_a_sequence_that_cannot_be_read_does_not_keep_others_from_being_judged(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        for name in ("damaged", "later", "whole"):
+            record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(200)))})
+        (topic,) = lake.sequences.describe("damaged").topics
+        damaged = [file for file in home.rglob("*.parquet") if topic.uuid in file.name]
+        assert damaged
+        for file in damaged:
+            file.unlink()
+    request = nightly_validation(dg.build_schedule_context(instance=instance))
+    assert isinstance(request, dg.RunRequest)
+    night = validate(instance, run_config=request.run_config)
+    assert not night.success, "what cannot be read is worth a look"
+    data = night.failure_data_for_node("validation_of_what_is_named")
+    assert data is not None
+    assert data.user_failure_data is not None
+    assert "1 sequences could not be judged: 'damaged'" in (data.user_failure_data.description or "")
+    assert instance.get_materialized_partitions(REPORTS) == {"later", "whole"}
+    assert {row["sequence"] for row in verdict_rows(night.run_id)} == {"later", "whole"}
+
+
 def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

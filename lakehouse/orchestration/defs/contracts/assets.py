@@ -6,6 +6,7 @@ from itertools import islice
 
 import dagster as dg
 
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.contracts import results
 from lakehouse.contracts.document import Problem
@@ -88,19 +89,48 @@ def validation(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) 
 def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subject]) -> None:
     """Validate sequences and make the findings events of the asset and its checks.
 
-    A broken contract is no failed run: the run did what it should.
+    A broken contract is no failed run: the run did what it should. A sequence that cannot be read does not keep the
+    others from being judged.
+
+    Raises:
+        Failure: If there were such sequences, when all others are judged.
     """
     # Loading Great Expectations takes ten seconds: once per run, however many sequences it validates.
     judge = Judge()
     library = ContractLibrary.load(lake.settings.contracts_path)
     remaining = iter(subjects)
+    validator = Validator(lake, library, judge)
+    unreadable: dict[str, str] = {}
     while some := list(islice(remaining, SEQUENCES_AT_ONCE)):
-        found = Validator(lake, library, judge).validate(some, context.run.run_id)
-        results.record(lake.system_tables, found)
-        for subject in some:
-            tell(context, subject, found)
-        context.log.info(f"{len(some)} sequences, {found.rows:,} rows in {found.seconds:.1f} s: {found.verdict}")
+        for judged, found in _validated(context, validator, some, unreadable):
+            results.record(lake.system_tables, found)
+            for subject in judged:
+                tell(context, subject, found)
+            context.log.info(f"{len(judged)} sequences, {found.rows:,} rows in {found.seconds:.1f} s: {found.verdict}")
     tell_problems(context, library.problems)
+    if unreadable:
+        reasons = "; ".join(f"{quoted(name)}: {reason}" for name, reason in unreadable.items())
+        raise dg.Failure(f"{len(unreadable)} sequences could not be judged: {reasons}"[:2000])
+
+
+def _validated(
+    context: Context, validator: Validator, subjects: list[Subject], unreadable: dict[str, str]
+) -> Iterator[tuple[list[Subject], ValidationReport]]:
+    """All at once; one by one where that fails, with the reason noted in `unreadable`."""
+    try:
+        yield subjects, validator.validate(subjects, context.run.run_id)
+        return
+    except LakehouseError as error:
+        context.log.warning(f"{len(subjects)} sequences are judged one by one: {error.message}")
+    for subject in subjects:
+        try:
+            found = validator.validate([subject], context.run.run_id)
+        except NotFoundError as error:
+            context.log.info(f"{subject.sequence} is passed over, deleted meanwhile: {error.message}")
+        except LakehouseError as error:
+            unreadable[subject.sequence] = error.message
+        else:
+            yield [subject], found
 
 
 def tell(context: Context, subject: Subject, report: ValidationReport) -> None:
