@@ -284,6 +284,19 @@ def test_a_range_of_sequences_can_be_ingested_again_and_nothing_is_doubled(
     assert [sum(topic.row_count for topic in description.topics) for description in after] == [1, 2, 3]
 
 
+def test_a_batch_writes_one_event_per_recording_and_asset_and_one_line_of_log(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    for number in range(3):
+        _write_other_recording(embedded_home / "drop" / f"{number}.mcap", messages=number + 1)
+    (result,) = launch(instance, tick(instance))
+    entries = instance.all_logs(result.run_id)
+    made = [entry for entry in entries if entry.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION]
+    assert len(made) == 3 * 2
+    lines = [entry.user_message for entry in entries if not entry.is_dagster_event]
+    assert lines == ["3 recordings: 3 in the lake, 0 refused, 0 to be tried again"]
+
+
 def test_in_a_range_one_missing_recording_takes_nothing_from_the_others(
     embedded_home: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -117,10 +117,13 @@ def ingestion(
 
 def events_to(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> BatchEvents:
     """Make what happens in a batch events of the assets."""
+    partitions: set[str] = set()
 
     def materialized(key: dg.AssetKey, sequence: str, metadata: Metadata) -> None:
-        # Sequences become partitions once they exist, so that refused recordings leave no empty ones.
-        context.instance.add_dynamic_partitions(str(sequence_partitions.name), [sequence])
+        if sequence not in partitions:
+            # Sequences become partitions once they exist, so that refused recordings leave no empty ones.
+            context.instance.add_dynamic_partitions(str(sequence_partitions.name), [sequence])
+            partitions.add(sequence)
         context.log_event(dg.AssetMaterialization(key, partition=sequence, metadata=metadata))
 
     def refused(name: str, reason: str, where: str) -> None:

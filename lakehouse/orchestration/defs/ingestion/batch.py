@@ -17,7 +17,8 @@ from lakehouse.orchestration.recordings.present import Stage, find_ingested
 from lakehouse.orchestration.recordings.report import NO_MESSAGES, IngestReport
 from lakehouse.orchestration.recordings.upload import Progress, upload_recording
 
-PROGRESS_INTERVAL_S = 5.0
+# Each line of the log is a transaction of Dagster: only recordings that take long have any.
+PROGRESS_INTERVAL_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ class Batch:
         self._admit = admit
         self._is_retry = is_retry
         self._put_aside: dict[str, str] = {}
+        self._position = ""
 
     def run(self, items: Sequence[Item]) -> Outcome:
         """Take the recordings in order. Errors about one recording end in the outcome, all others are raised."""
         outcome = Outcome()
         for number, item in enumerate(items, start=1):
             name = item.location.rstrip("/").rpartition("/")[2] if item.location else item.sequence
-            if len(items) > 1:
-                self._log.info(f"{number} of {len(items)}: {name}")
+            self._position = f"{number} of {len(items)}, " if len(items) > 1 else ""
             try:
                 if self._is_retry and self._was_dealt_with(item):
                     self._log.info(f"{name}: put aside by an earlier attempt of this run")
@@ -107,6 +108,11 @@ class Batch:
                     self._log.error(f"{name}: {error.message}")
                     outcome.refused[name] = error.message
                     self._refuse(item, name, error.message)
+        if len(items) > 1:
+            self._log.info(
+                f"{len(items)} recordings: {len(outcome.done)} in the lake, {len(outcome.refused)} refused, "
+                f"{len(outcome.postponed)} to be tried again"
+            )
         return outcome
 
     def _was_dealt_with(self, item: Item) -> bool:
@@ -138,7 +144,7 @@ class Batch:
                 self._log.info(f"deleting sequence {item.sequence} to ingest it again")
                 self._lake.sequences.delete(item.sequence)
             report = upload_recording(
-                self._lake, path, sequence_name=item.sequence, progress=_progress_to(self._log, name)
+                self._lake, path, sequence_name=item.sequence, progress=_progress_to(self._log, self._position + name)
             )
         self._tell(report, item, name)
         metadata = report_metadata(report)
