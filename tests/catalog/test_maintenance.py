@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from lakehouse.catalog.commits.committer import TableChange
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES
@@ -453,6 +453,24 @@ def test_two_cycles_do_not_run_at_once(lake: SmallLake) -> None:
     other.release()
     assert run_cleanup_cycle(lake.database, lake.files, lake.committer, lake.settings) is not None
     assert open_sql_catalog(lake.database, lake.warehouse).list_namespaces() == []
+
+
+def test_a_cycle_that_another_process_has_taken_over_leaves_the_rest_to_it(lake: SmallLake) -> None:
+    lake.table("unused")
+
+    def clock_of_a_process_that_was_suspended() -> int:
+        with lake.database.transaction() as connection:
+            connection.execute(update(leases).where(leases.c.name == "cleanup").values(owner="the successor"))
+        return time.time_ns()
+
+    report = run_cleanup_cycle(
+        lake.database, lake.files, lake.committer, lake.settings, now_ns=clock_of_a_process_that_was_suspended
+    )
+    assert report is not None
+    assert report.dropped_tables == 0
+    assert len(lake.pointers()) == 1
+    with lake.database.snapshot() as connection:
+        assert list(connection.scalars(select(leases.c.owner))) == ["the successor"]
 
 
 def test_tables_that_never_held_a_row_are_kept_unless_they_are_topic_tables(lake: SmallLake) -> None:

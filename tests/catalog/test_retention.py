@@ -207,9 +207,11 @@ def test_a_bucket_never_stays_too_full_if_anything_in_it_may_go(rows: list[tuple
     gone = {each.candidate.name for each in choice.doomed}
     remaining = [each for each in candidates if each.name not in gone]
     assert not any(each.is_open for each in candidates if each.name in gone)
-    assert sum(each.size for each in remaining) <= limit or all(each.is_open for each in remaining)
+    assert all(each.candidate.size for each in choice.doomed), "what is empty makes no room"
+    weighty = [each for each in remaining if each.size]
+    assert sum(each.size for each in weighty) <= limit or all(each.is_open for each in weighty)
     youngest_gone = max((each.candidate.at_ns for each in choice.doomed), default=-1)
-    assert all(each.is_open or each.at_ns >= youngest_gone for each in remaining)
+    assert all(each.is_open or each.at_ns >= youngest_gone for each in weighty)
     if choice.doomed:
         last = choice.doomed[-1].candidate
         assert sum(each.size for each in remaining) + last.size > limit, "no more than has to"

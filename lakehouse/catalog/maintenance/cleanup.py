@@ -1,5 +1,6 @@
 """The cleanup cycle: everything that keeps storage clean, over all tables, with counts before and after."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,8 @@ from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CLEANUP_LEASE = "cleanup"
 LEASE_DURATION_S = 600.0
@@ -117,22 +120,29 @@ class _Cycle:
         if dry_run:
             self._foresee(report, removed_before_ns)
         else:
-            tables = TopicTables(self._database, self._files)
-            for identifier in self._identifiers():
-                self._lease.hold()
-                with logged_failure(identifier):
-                    if tables.drop_if_unused(identifier):
-                        report.dropped_tables += 1
-                    else:
-                        report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
-            report.upkeep += self._upkeep.purge_metadata(self._now_ns())
-        self._lease.hold()
-        search = OrphanSearch(self._database, self._files, self._retention_s)
-        report.orphans = search.run(dry_run, self._now_ns())
+            self._maintain(report, removed_before_ns)
+        if self._lease.hold():
+            search = OrphanSearch(self._database, self._files, self._retention_s)
+            report.orphans = search.run(dry_run, self._now_ns())
+        else:
+            logger.warning("cleanup took so long that another process has taken over; the rest is left to it")
         report.after = report.before if dry_run else self._count()
         if not dry_run:
             self._record(report)
         return report
+
+    def _maintain(self, report: CleanupReport, removed_before_ns: int) -> None:
+        """Look after the tables for as long as no other process has taken over."""
+        tables = TopicTables(self._database, self._files)
+        for identifier in self._identifiers():
+            if not self._lease.hold():
+                return
+            with logged_failure(identifier):
+                if tables.drop_if_unused(identifier):
+                    report.dropped_tables += 1
+                else:
+                    report.upkeep += self._upkeep.maintain(identifier, removed_before_ns, self._now_ns)
+        report.upkeep += self._upkeep.purge_metadata(self._now_ns())
 
     def _record(self, report: CleanupReport) -> None:
         figures = {**asdict(report.upkeep), **asdict(report.orphans), "dropped_tables": report.dropped_tables}

@@ -88,6 +88,9 @@ def _choose_in(
         if not is_old and not is_too_much:
             # Everything behind it is younger.
             return
+        if not is_old and candidate.size == 0:
+            # Its going would make no room.
+            continue
         doomed = Doomed(candidate, "too old" if is_old else "the bucket is too full")
         if candidate.is_open or candidate.name in protected:
             choice.kept.append(doomed)
