@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 install: $(VENV)/.installed ## Create .venv with the locked dependencies
 
-demo: install ## Start gateway and Dagster UI, ingest a recording, read it back; ONCE=1 stops afterwards
+demo: install ## Start gateway and Dagster UI, ingest a recording, read it back; ONCE=1 stops afterwards, PORT=6726 and UI_PORT=3000 can be changed
 	@$(BIN)/python -m demo.run_demo --port $(PORT) --ui-port $(UI_PORT) $(if $(ONCE),--once)
 
 engines: install ## Install the S3 server, Spark jars, Trino and browser that tests use besides Python packages

@@ -37,17 +37,17 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run.run)
-app.add_typer(api_key.app, name="api-key")
 app.command("ingest")(ingest.ingest)
 app.command("sequences")(sequences.sequences)
 app.command("query")(query.query)
 app.command("sql")(sql.sql)
 app.add_typer(contracts.app, name="contracts")
 app.command("cleanup")(cleanup.cleanup)
-app.command("audit")(audit.audit)
 app.command("compact")(compact.compact)
-app.command("rebuild")(rebuild.rebuild)
 app.command("retention")(retention.retention)
+app.command("audit")(audit.audit)
+app.add_typer(api_key.app, name="api-key")
+app.command("rebuild")(rebuild.rebuild)
 app.command("info")(info.info)
 
 
