@@ -31,7 +31,12 @@ def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT, or SHOW TABLES; - reads it from standard input.")],
     output_format: Annotated[
         Format | None,
-        typer.Option("--format", "-f", help="Default: by the ending of --output, else a table.", show_default=False),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Default: by the ending of --output, else csv there and a table here.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it here.")] = None,
     explain: Annotated[
@@ -69,7 +74,8 @@ def sql(
 
 def _write(prepared: "Statement", output: Path | None, output_format: "OutputFormat") -> None:
     if output is not None:
-        prepared.write(output, output_format)
+        rows = prepared.write(output, output_format)
+        error_console().print(f"{rows:,} rows written to {output} as {output_format}")
         return
     with tempfile.TemporaryDirectory(prefix="lakehouse-sql-") as directory:
         result = Path(directory) / "result"

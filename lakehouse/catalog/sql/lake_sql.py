@@ -134,16 +134,20 @@ class Statement:
         """The result, as it comes about."""
         return self.connection.sql(self.sql).to_arrow_reader(rows_per_batch)
 
-    def write(self, path: Path | str, output_format: OutputFormat) -> None:
+    def write(self, path: Path | str, output_format: OutputFormat) -> int:
         """Write the result to a file, as it comes about.
 
         Args:
             path: The file, replaced if it exists.
             output_format: CSV with a header line, one JSON array of objects, or Parquet.
+
+        Returns:
+            Number of rows written.
         """
         options = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
         target = str(path).replace("'", "''")
-        self.connection.execute(f"COPY ({self.sql}) TO '{target}' ({options[output_format]})")
+        written = self.connection.execute(f"COPY ({self.sql}) TO '{target}' ({options[output_format]})").fetchone()
+        return int(written[0]) if written else 0
 
 
 def _load(catalog: SqlCatalog, name: tuple[str, str]) -> Table:

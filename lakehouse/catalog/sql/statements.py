@@ -58,7 +58,10 @@ def tables_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[tuple[str,
     """
     tree = _parsed(connection, sql)
     if tree.get("error"):
-        message = str(tree.get("error_message", "not a SELECT"))
+        message = str(tree.get("error_message", ""))
+        if "SELECT statements can be serialized" in message:
+            # DuckDB tells how the statement is looked at; what matters here is what may be asked.
+            raise BadRequestError("one SELECT statement is wanted: statements that change something are refused")
         raise BadRequestError(f"one SELECT statement is wanted: {message[:300]}")
     if len(tree["statements"]) != 1:
         raise BadRequestError("one SELECT statement is wanted at a time")
