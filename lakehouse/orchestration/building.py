@@ -21,7 +21,7 @@ from lakehouse.orchestration.defs.notifications.sensors import run_failure_notif
 from lakehouse.orchestration.defs.sessions.assets import unfinished_sessions
 from lakehouse.orchestration.defs.sessions.jobs import recover_sessions
 from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor, unfinished_sessions_sensor
-from lakehouse.orchestration.defs.tables.assets import freshness_policy, table_assets
+from lakehouse.orchestration.defs.tables.assets import freshness_policy, judged_after_tables, table_assets
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from lakehouse.orchestration.resources import LakehouseResource
 
@@ -34,7 +34,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             quarantined_recordings,
             _with_freshness(ingestion, settings),
             unfinished_sessions,
-            validation,
+            judged_after_tables(validation, tables),
             *maintenance_reports,
             *table_assets(tables, settings),
         ],

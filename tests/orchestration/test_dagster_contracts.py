@@ -9,11 +9,14 @@ import pytest
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
+from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.contracts.assets import validation
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import sequences
+from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
+from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from lakehouse.orchestration.resources import LakehouseResource
 from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence
@@ -119,6 +122,35 @@ def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instanc
     keys = [dg.AssetCheckKey(REPORTS, name) for name in ("values", "contract_files")]
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     assert len(latest) == 2
+
+
+def test_reports_come_after_the_tables_they_judge_however_they_are_run(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    settings = Settings.load()
+    with Lakehouse.open(settings) as lake:
+        for name in ("a", "b", "c"):
+            record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(200)))})
+            instance.add_dynamic_partitions("sequences", [name])
+            instance.report_runless_asset_event(dg.AssetMaterialization(sequences.key, partition=name))
+    tick(instance, tables_sensor(()))
+    location = build_definitions(settings, tables_in_the_lake(settings))
+    assert location.get_repository_def().asset_graph.get(REPORTS).parent_keys == {
+        sequences.key,
+        table_key("imu.imu"),
+    }
+    button = location.resolve_implicit_global_asset_job_def()
+    button.execute_in_process(asset_selection=[REPORTS], partition_key="a", instance=instance)
+    assert instance.get_materialized_partitions(REPORTS) == {"a"}
+    tags = {"dagster/asset_partition_range_start": "b", "dagster/asset_partition_range_end": "c"}
+    button.execute_in_process(asset_selection=[REPORTS], tags=tags, instance=instance)
+    assert instance.get_materialized_partitions(REPORTS) == {"a", "b", "c"}
+    request = nightly_validation(dg.build_schedule_context(instance=instance))
+    assert isinstance(request, dg.RunRequest)
+    night = location.resolve_job_def("validate_recordings")
+    assert night.execute_in_process(instance=instance, run_config=request.run_config).success
+    graph = build_definitions(settings, tables_in_the_lake(settings)).get_repository_def().asset_graph
+    assert graph.get(table_key("mosaico.validation_results")).parent_keys == {REPORTS}
 
 
 def test_a_sequence_that_cannot_be_read_does_not_keep_others_from_being_judged(

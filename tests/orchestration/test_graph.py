@@ -7,6 +7,7 @@ import pytest
 
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
+from lakehouse.contracts.results import VALIDATION_RESULTS
 from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.defs.tables.assets import tables_in_the_lake
 from lakehouse.orchestration.recordings.ingest import ingest_recording
@@ -17,10 +18,11 @@ SNAPSHOT = Path(__file__).with_name("graph_snapshot.txt")
 
 @pytest.fixture
 def repository(embedded_home: Path) -> dg.RepositoryDefinition:
-    """The code location of a lake that holds one recording."""
+    """The code location of a lake that holds one recording and the table of verdicts."""
     settings = Settings.load()
     with Lakehouse.open(settings) as lake:
         ingest_recording(lake, write_mcap(embedded_home / "a.mcap", [string_channel("/text", texts(4))]))
+        lake.system_tables.ensure(VALIDATION_RESULTS)
     return build_definitions(settings, tables_in_the_lake(settings)).get_repository_def()
 
 

@@ -17,6 +17,7 @@ from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_overview import TableOverview, table_overviews
+from lakehouse.orchestration.defs.contracts.assets import contract_reports
 from lakehouse.orchestration.defs.ingestion.assets import OWNER, sequences
 
 CATALOG = "lake"
@@ -55,11 +56,30 @@ def table_key(identifier: str) -> dg.AssetKey:
 def table_assets(tables: Iterable[TableOverview], settings: Settings) -> list[dg.AssetSpec]:
     """The assets of topic tables and published tables."""
     by_identifier = {table.identifier: table for table in tables}
-    topics = [_topic_table(table, settings) for table in by_identifier.values() if table.topic is not None]
+    topics = [_topic_table(table, settings) for table in topic_tables(by_identifier.values())]
     system = {name: by_identifier.get(name) for name in _PUBLISHED} | {
         table.identifier: table for table in by_identifier.values() if table.topic is None
     }
     return topics + [_published_table(name, table) for name, table in system.items()]
+
+
+def topic_tables(tables: Iterable[TableOverview]) -> list[TableOverview]:
+    """Those that hold the rows of a topic, not records of the system."""
+    return [table for table in tables if table.topic is not None]
+
+
+def judged_after_tables(validation: dg.AssetsDefinition, tables: Iterable[TableOverview]) -> dg.AssetsDefinition:
+    """The asset of the contract reports, downstream of the topic tables that contracts judge.
+
+    Tables have no partitions in Dagster, so the report on any sequence depends on each of them as a whole.
+    """
+    judged = [
+        dg.AssetDep(table_key(table.identifier), partition_mapping=dg.AllPartitionMapping())
+        for table in topic_tables(tables)
+    ]
+    return validation.map_asset_specs(
+        lambda spec: spec.replace_attributes(deps=[*spec.deps, *judged]) if spec.key == contract_reports.key else spec
+    )
 
 
 def table_metadata(table: TableOverview) -> dict[str, Any]:
@@ -125,12 +145,14 @@ _SYSTEM = {
     "mosaico.validation_results": "The verdict of every contract rule on every sequence it was applied to, for SQL.",
     "mosaico.audit_log": "Who did what, when and through which door: what administers or destroys, for SQL.",
 }
+# All others follow from the sequences.
+_COMES_FROM = {"mosaico.validation_results": contract_reports}
 
 
 def _published_table(identifier: str, table: TableOverview | None) -> dg.AssetSpec:
     return dg.AssetSpec(
         table_key(identifier),
-        deps=[sequences],
+        deps=[_COMES_FROM.get(identifier, sequences)],
         group_name=PUBLISHED_GROUP,
         kinds={"iceberg", "table"},
         owners=[OWNER],
