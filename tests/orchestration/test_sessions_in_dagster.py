@@ -1,6 +1,10 @@
 """What happens to sessions elsewhere, as an operator sees it in Dagster: finalized, deleted, interrupted, forgotten."""
 
+import json
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +25,48 @@ from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from tests.orchestration.dagster_driver import metadata_of, tick
 
 ROWS = pa.record_batch({"timestamp_ns": pa.array([10, 20, 30], pa.int64()), "value": [1.0, 2.0, 3.0]})
+
+
+class Webserver(HTTPServer):
+    """Answers as Dagster's webserver does when it is asked to load a code location again.
+
+    Attributes:
+        answer: What loading ends with; None: an error of the server.
+        requests: How often it was asked.
+    """
+
+    answer: str | None = None
+    requests = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class WebserverRequest(BaseHTTPRequestHandler):
+    server: Webserver
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests += 1
+        loaded = {"__typename": self.server.answer, "message": "no such module", "isReloadSupported": True}
+        entry = {"__typename": "WorkspaceLocationEntry", "name": "lakehouse", "locationOrLoadError": loaded}
+        body = json.dumps({"data": {"reloadRepositoryLocation": entry}}).encode()
+        self.send_response(200 if self.server.answer else 503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def webserver() -> Iterator[Webserver]:
+    with Webserver(("127.0.0.1", 0), WebserverRequest) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def upload(lake: Lakehouse, sequence: str, *, finalize: bool = True, topic: str = "speed") -> SessionRecord:
@@ -100,6 +146,24 @@ def test_every_commit_to_a_table_is_reported_with_its_snapshot(home: Path, insta
     assert (metadata["dagster/row_count"], metadata["files"]) == (6, 2)
     assert metadata["dagster/table_name"] == "lake.speed.speed"
     assert int(metadata["snapshot_id"]) > 0
+
+
+def test_a_reload_that_failed_is_asked_for_again_without_another_commit(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, webserver: Webserver
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_DAGSTER_URL", webserver.url)
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "one")
+    cursor, asked, events = None, [], []
+    for answer in (None, "PythonError", "RepositoryLocation", "RepositoryLocation"):
+        webserver.answer = answer
+        result = tick(instance, tables_sensor(()), cursor)
+        cursor = result.cursor
+        asked.append(webserver.requests)
+        events.append(len(result.asset_events))
+    assert asked == [1, 2, 3, 3], "until it has worked, and not once more"
+    assert events[0] > 0
+    assert events[1:] == [0, 0, 0], "a commit is reported once, whatever becomes of the reload"
 
 
 def test_new_tables_get_their_place_in_the_graph_when_the_location_is_loaded_again(embedded_home: Path) -> None:

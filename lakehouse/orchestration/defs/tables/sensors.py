@@ -47,11 +47,15 @@ def tables_sensor(shown: Collection[str]) -> dg.SensorDefinition:
             if table.snapshot_id is not None and str(table.snapshot_id) != reported.get(name, ("", ""))[1]:
                 events.append(_event(table))
             reported[name] = (_version(states.get(name, "")), str(table.snapshot_id))
-        cursor = json.dumps({name: state for name, state in sorted(reported.items()) if name in states})
         hidden = sorted(set(changed) - set(shown))
         if hidden:
             context.log.info(f"new tables: {', '.join(hidden[:20])}")
-            context.log.info(reload_code_location(settings.dagster_url))
+            reload = reload_code_location(settings.dagster_url)
+            context.log.info(reload.said)
+            if reload.failed:
+                # Looked at again at the next tick, as if changed, so that the graph gets them without another commit.
+                reported |= {name: ("", reported[name][1]) for name in hidden if name in reported}
+        cursor = json.dumps({name: state for name, state in sorted(reported.items()) if name in states})
         if not events:
             return dg.SensorResult(skip_reason="no table has a new snapshot", cursor=cursor)
         return dg.SensorResult(asset_events=events, cursor=cursor)
