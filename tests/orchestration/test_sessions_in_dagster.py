@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pyarrow as pa
@@ -196,6 +197,37 @@ def test_an_interrupted_session_is_finished_by_the_recovery_job(home: Path, inst
         assert lake.sequences.describe("halfway").sessions[0].state is SessionState.FINALIZED
     (row,) = (record.data for record in metadata_of(instance, "unfinished_sessions")["sessions"].records)
     assert (row["session"], row["outcome"]) == (str(session.locator), "finalized")
+
+
+def test_a_session_that_can_never_be_finished_is_tried_ever_more_rarely_up_to_once_an_hour(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_800_000_000]
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: clock[0]))
+    with Lakehouse.open(Settings.load()) as lake:
+        interrupt(lake, upload(lake, "lost", finalize=False))
+        result = tick(instance, unfinished_sessions_sensor)
+        assert len(result.run_requests or []) == 1
+        for pause_s in (60, 120, 240, 480, 960, 1920, 3600, 3600):
+            clock[0] += pause_s - 1
+            result = tick(instance, unfinished_sessions_sensor, result.cursor)
+            assert result.run_requests == [], f"before {pause_s} s are over"
+            clock[0] += 1
+            result = tick(instance, unfinished_sessions_sensor, result.cursor)
+            assert len(result.run_requests or []) == 1, f"after {pause_s} s"
+        interrupt(lake, upload(lake, "fresh", finalize=False))
+    fresh = tick(instance, unfinished_sessions_sensor, result.cursor)
+    assert len(fresh.run_requests or []) == 1, "another one does not wait for it"
+    assert tick(instance, unfinished_sessions_sensor, fresh.cursor).run_requests == []
+
+
+@pytest.mark.parametrize("cursor", [None, "[]", '["lost:1"]', "{", '{"interrupted": 3}'])
+def test_a_cursor_of_another_version_begins_anew(
+    embedded_home: Path, instance: dg.DagsterInstance, cursor: str | None
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        interrupt(lake, upload(lake, "halfway", finalize=False))
+    assert len(tick(instance, unfinished_sessions_sensor, cursor).run_requests or []) == 1
 
 
 @pytest.mark.parametrize(("policy", "is_left"), [("report", True), ("discard", False)])

@@ -1,6 +1,7 @@
 """Sessions finalized through the gateway appear as materializations, without a run; deleted sequences go."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from lakehouse.catalog.locators import SessionLocator
 from lakehouse.orchestration.defs.ingestion.assets import sequences
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, utc
 from lakehouse.orchestration.defs.sessions.jobs import recover_sessions
+from lakehouse.orchestration.defs.sessions.retries import Unfinished
 from lakehouse.orchestration.defs.tables.assets import table_key
 from lakehouse.orchestration.partitions import sequence_partitions
 from lakehouse.orchestration.resources import LakehouseResource
@@ -131,7 +133,8 @@ def _is_gone(lake: Lakehouse, change: Change) -> bool:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Looks for sessions that somebody began to finalize and did not end, and for open ones in which nothing has "
-        "happened for LAKEHOUSE_STALE_SESSION_AGE seconds; launches the job `recover_sessions` when there are any."
+        "happened for LAKEHOUSE_STALE_SESSION_AGE seconds; launches the job `recover_sessions` when there are any. One "
+        "that cannot be finished is tried again after a minute, then two, four, up to an hour."
     ),
 )
 def unfinished_sessions_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
@@ -139,11 +142,14 @@ def unfinished_sessions_sensor(context: dg.SensorEvaluationContext, lakehouse: L
     with lakehouse.open(actor="dagster sensor") as lake:
         interrupted = lake.recovery.interrupted()
         stale = lake.recovery.stale(settings.stale_session_age)
-    # Stale sessions that are only reported need one run, not one a minute. An interrupted one that is still there at
-    # the next look, now older than a commit takes, is worth another.
-    found = sorted(str(session.locator) for session in [*interrupted, *stale])
-    if not found:
-        return dg.SensorResult(skip_reason="no session is interrupted or stale", cursor="[]")
-    if not interrupted and json.loads(context.cursor or "[]") == found:
-        return dg.SensorResult(skip_reason=f"{len(found)} stale sessions, reported before", cursor=context.cursor)
-    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=json.dumps(found))
+    # Stale sessions that are only reported need one run, not one a minute. An interrupted one that is still there after
+    # a pause, now older than a commit takes, is worth another; if it can never be finished, not one a minute for ever.
+    ending, staying = ([str(session.locator) for session in some] for some in (interrupted, stale))
+    before, now_s = Unfinished.parse(context.cursor), time.time()
+    if before.is_due(ending, staying, now_s):
+        return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=str(before.after_run(ending, staying, now_s)))
+    known = f"{len(ending)} interrupted sessions, tried again after a pause; {len(staying)} stale ones, reported before"
+    return dg.SensorResult(
+        skip_reason=known if ending or staying else "no session is interrupted or stale",
+        cursor=str(before.after_look(ending, staying)),
+    )
