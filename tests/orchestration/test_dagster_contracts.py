@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
@@ -151,6 +152,22 @@ def test_reports_come_after_the_tables_they_judge_however_they_are_run(
     assert night.execute_in_process(instance=instance, run_config=request.run_config).success
     graph = build_definitions(settings, tables_in_the_lake(settings)).get_repository_def().asset_graph
     assert graph.get(table_key("mosaico.validation_results")).parent_keys == {REPORTS}
+
+
+def test_a_check_that_failed_is_green_again_when_its_rule_is_gone(home: Path, instance: dg.DagsterInstance) -> None:
+    contract = home / "contracts" / "speed.yaml"
+    contract.write_text(contract_text("speed", topics="speed", rules=[rule("gaps", "gaps", maxSeconds=1)]))
+    with Lakehouse.open(Settings.load()) as lake:
+        rows = pa.table({"timestamp_ns": pa.array([0, 9_000_000_000], pa.int64()), "speed": [0.5, 2.0]})
+        record_sequence(lake, "drive", {"speed": ("Speed", rows)})
+    request = nightly_validation(dg.build_schedule_context(instance=instance))
+    assert isinstance(request, dg.RunRequest)
+    failed = evaluations(validate(instance, run_config=request.run_config))["drive", "robot_physics"]
+    assert not failed.passed
+    contract.unlink()
+    found = evaluations(validate(instance, run_config=request.run_config))["drive", "robot_physics"]
+    assert (found.passed, found.description) == (True, "No rule of this kind applies to this sequence.")
+    assert found.metadata["rules"].value == 0
 
 
 def test_a_sequence_that_cannot_be_read_does_not_keep_others_from_being_judged(

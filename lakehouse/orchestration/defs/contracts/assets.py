@@ -31,6 +31,7 @@ SEQUENCES_PER_RUN = 50
 # Verdicts of so many sequences become visible together; in between, memory is given back.
 SEQUENCES_AT_ONCE = 20
 CONTRACT_FILES = "contract_files"
+NO_RULE = "No rule of this kind applies to this sequence."
 
 contract_reports = dg.AssetSpec(
     "contract_reports",
@@ -147,8 +148,6 @@ def tell(context: Context, subject: Subject, report: ValidationReport) -> None:
     )
     for kind, (name, _) in CHECKS.items():
         about = [finding for finding in findings if finding.kind is kind]
-        if not about:
-            continue
         verdict = worst(finding.verdict for finding in about)
         broken = [finding for finding in about if finding.verdict in (Verdict.FAILED, Verdict.WARNED)]
         for finding in broken:
@@ -159,6 +158,8 @@ def tell(context: Context, subject: Subject, report: ValidationReport) -> None:
                 contract_reports.key,
                 name,
                 passed=not broken,
+                # Passed without rules too: a check that failed would stay red when its rule is gone.
+                description=None if about else NO_RULE,
                 severity=dg.AssetCheckSeverity.ERROR if verdict is Verdict.FAILED else dg.AssetCheckSeverity.WARN,
                 metadata=check_metadata(about, intervals),
                 partition=subject.sequence,
