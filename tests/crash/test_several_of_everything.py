@@ -24,6 +24,8 @@ from sqlalchemy import make_url
 from lakehouse.catalog.locators import TopicLocator
 from tests.crash.gateway_process import GatewayProcess
 from tests.crash.small_drives import TAG, TOPICS, rows_in_iceberg, rows_of
+from tests.warehouses import environment as as_environment
+from tests.warehouses import store_settings
 
 SEED = 20_261_127
 BUSY_SECONDS = 4.0
@@ -140,10 +142,9 @@ def settings(
         "LAKEHOUSE_SNAPSHOT_MIN_AGE": "10",
     }
     if request.param == "s3":
-        server = request.getfixturevalue("s3")
-        bucket = server.new_bucket()
-        settings |= server.settings(bucket)
-        environment |= server.environment(bucket)
+        stored = store_settings(request, "s3")
+        settings |= stored
+        environment |= as_environment(stored)
     for name, value in {**environment, "MOSAICOD_DB_URL": postgres_url, "LAKEHOUSE_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     return settings

@@ -37,7 +37,7 @@ def demo(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
 
 def processes_of(home: Path) -> list[str]:
@@ -52,7 +52,7 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 200.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -81,7 +81,7 @@ def test_nothing_outlives_the_demo_however_it_ends(end: signal.Signals, tmp_path
     with demo(tmp_path) as process:
         wait_for(lambda: any("dagster api grpc" in line for line in processes_of(tmp_path)))
         process.send_signal(end)
-        process.wait(60)
+        process.wait(120)
         wait_for(lambda: processes_of(tmp_path) == [])
     assert process.returncode == (-end if end == signal.SIGKILL else 0)
 
@@ -93,7 +93,7 @@ def test_a_taken_port_is_said_before_anything_starts(option: str, variable: str,
         taken.listen()
         port = taken.getsockname()[1]
         with demo(tmp_path, option, str(port)) as process:
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"port {port}" in text
     assert f"make demo {variable}=" in text
