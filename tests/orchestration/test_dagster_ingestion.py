@@ -23,6 +23,7 @@ from tests.orchestration import dagster_driver as driver
 from tests.orchestration.dagster_driver import ingest, launch, metadata_of
 from tests.orchestration.recordings.recording_files import SHARED, texts, write_rosbag2
 from tests.s3_server import S3Server
+from tests.warehouses import environment as as_environment
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
 ROWS = 20_740
@@ -394,7 +395,7 @@ def test_recordings_in_an_s3_bucket_are_ingested_and_put_aside_on_request(
     embedded_home: Path, instance: dg.DagsterInstance, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = s3.new_bucket()
-    for name, value in s3.environment(bucket).items():
+    for name, value in as_environment(s3.settings(bucket)).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LAKEHOUSE_LANDING_PREFIX", f"s3://{bucket}/incoming")
     monkeypatch.setenv("LAKEHOUSE_LANDING_AFTERWARDS", "move")
