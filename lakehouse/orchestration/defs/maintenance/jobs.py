@@ -116,26 +116,26 @@ def care_for_audit_log(context: dg.OpExecutionContext, config: MaintenanceConfig
     _report(context, audit_report, config, {"counts": counts(report.before, report.after), **figures(report)})
 
 
-@dg.job(description="Keep metadata small and storage clean; nothing in use is touched.")
-def cleanup() -> None:
-    clean_up()
+def _job(name: str, op: dg.OpDefinition, description: str) -> dg.JobDefinition:
+    @dg.job(name=name, description=description)
+    def of_one_op() -> None:
+        op()
+
+    return of_one_op
 
 
-@dg.job(description="Make many small data files few. Rows, their order and all answers stay the same.")
-def compaction() -> None:
-    compact()
-
-
-@dg.job(description="Carry out the retention policies. What is pinned by a tag, or needed by an open session, stays.")
-def retention() -> None:
-    retain()
-
-
-@dg.job(description="Publish the audit log for SQL, and keep the one in the control plane short.")
-def audit_log_care() -> None:
-    care_for_audit_log()
-
-
+cleanup = _job("cleanup", clean_up, "Keep metadata small and storage clean; nothing in use is touched.")
+compaction = _job(
+    "compaction", compact, "Make many small data files few. Rows, their order and all answers stay the same."
+)
+retention = _job(
+    "retention",
+    retain,
+    "Carry out the retention policies. What is pinned by a tag, or needed by an open session, stays.",
+)
+audit_log_care = _job(
+    "audit_log_care", care_for_audit_log, "Publish the audit log for SQL, and keep the one in the control plane short."
+)
 maintenance_jobs = [cleanup, compaction, retention, audit_log_care]
 
 
