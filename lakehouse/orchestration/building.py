@@ -19,6 +19,7 @@ from lakehouse.orchestration.defs.maintenance.jobs import maintenance_jobs
 from lakehouse.orchestration.defs.maintenance.schedules import maintenance_schedules
 from lakehouse.orchestration.defs.notifications.sensors import run_failure_notifications
 from lakehouse.orchestration.defs.sessions.assets import unfinished_sessions
+from lakehouse.orchestration.defs.sessions.checks import no_recording_waits, waiting_recordings_sensor
 from lakehouse.orchestration.defs.sessions.jobs import recover_sessions
 from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor, unfinished_sessions_sensor
 from lakehouse.orchestration.defs.tables.assets import freshness_policy, judged_after_tables, table_assets
@@ -38,7 +39,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             *maintenance_reports,
             *table_assets(tables, settings),
         ],
-        asset_checks=[quarantine_is_empty],
+        asset_checks=[quarantine_is_empty, no_recording_waits],
         jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings, *maintenance_jobs],
         schedules=[nightly_validation, *maintenance_schedules],
         sensors=[
@@ -48,6 +49,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             finalized_sessions_sensor,
             tables_sensor({table.identifier for table in tables}),
             unfinished_sessions_sensor,
+            waiting_recordings_sensor,
             validation_sensor,
             run_failure_notifications,
         ],

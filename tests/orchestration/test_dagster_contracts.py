@@ -16,6 +16,7 @@ from lakehouse.orchestration.defs.contracts.assets import validation
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import sequences
+from lakehouse.orchestration.defs.sessions.checks import waiting_recordings_sensor
 from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from lakehouse.orchestration.resources import LakehouseResource
@@ -215,9 +216,19 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     reason = entry["reason"]
     assert Path(entry["now at"]).read_bytes() == RECORDING.read_bytes()
     assert "breaks its contracts: city_drive/imu/front, rule gentle: 10,399 of 10,399 rows" in reason
+    waits = tick(instance, waiting_recordings_sensor)
+    (check,) = waits.asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert (check.passed, check.metadata["refused"].value) == (False, 1)
+    (row,) = (record.data for record in check.metadata["recordings"].records)
+    assert row["sequence"] == "city_drive"
+    assert str(row["reason"]).startswith("breaks its contracts: city_drive/imu/front, rule gentle: 10,399 of 10,399")
     contract.write_text(contract_text("strict", topics="imu/front", version="1.1.0"))
     again = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
     assert again.success
     with Lakehouse.open(Settings.load()) as lake:
         (session,) = lake.sequences.describe("city_drive").sessions
         assert session.state == "finalized"
+    (check,) = tick(instance, waiting_recordings_sensor, waits.cursor).asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert check.passed

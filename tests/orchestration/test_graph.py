@@ -1,11 +1,13 @@
 """The whole graph as operators see it: who changes it, changes this picture of it on purpose."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.maintenance.audit_trail import AUDIT_LOG
 from lakehouse.catalog.settings import Settings
 from lakehouse.contracts.results import VALIDATION_RESULTS
 from lakehouse.orchestration.building import build_definitions
@@ -18,11 +20,12 @@ SNAPSHOT = Path(__file__).with_name("graph_snapshot.txt")
 
 @pytest.fixture
 def repository(embedded_home: Path) -> dg.RepositoryDefinition:
-    """The code location of a lake that holds one recording and the table of verdicts."""
+    """The code location of a lake that holds one recording, and the tables of verdicts and of the audit log."""
     settings = Settings.load()
     with Lakehouse.open(settings) as lake:
         ingest_recording(lake, write_mcap(embedded_home / "a.mcap", [string_channel("/text", texts(4))]))
         lake.system_tables.ensure(VALIDATION_RESULTS)
+        lake.system_tables.ensure(AUDIT_LOG)
     return build_definitions(settings, tables_in_the_lake(settings)).get_repository_def()
 
 
@@ -59,6 +62,29 @@ def test_every_job_schedule_and_sensor_says_what_it_does(repository: dg.Reposito
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for thing in [*jobs, *repository.schedule_defs, *repository.sensor_defs]:
         assert len(thing.description or "") > 40, thing.name
+
+
+def test_verdicts_come_from_uploads_too_where_recordings_are_judged_before_their_commit(
+    embedded_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "refuse")
+    settings = Settings.load()
+    with Lakehouse.open(settings) as lake:
+        lake.system_tables.ensure(VALIDATION_RESULTS)
+    graph = build_definitions(settings, tables_in_the_lake(settings)).get_repository_def().asset_graph
+    parents = graph.get(dg.AssetKey(["lake", "mosaico", "validation_results"])).parent_keys
+    assert parents == {dg.AssetKey("contract_reports"), dg.AssetKey("uploaded_sessions")}
+
+
+@pytest.mark.parametrize(("window_s", "warns_after_s"), [(60, None), (119, None), (120, 60), (86_400, 43_200)])
+def test_every_window_that_is_allowed_gives_a_freshness_policy(
+    embedded_home: Path, monkeypatch: pytest.MonkeyPatch, window_s: int, warns_after_s: int | None
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_FRESHNESS_WINDOW", str(window_s))
+    graph = build_definitions(Settings.load(), []).get_repository_def().asset_graph
+    policy = graph.get(dg.AssetKey("sequences")).freshness_policy
+    expected = timedelta(seconds=warns_after_s) if warns_after_s else None
+    assert policy == dg.FreshnessPolicy.time_window(timedelta(seconds=window_s), expected)
 
 
 def test_sequences_and_chosen_tables_have_to_keep_moving(embedded_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,15 @@ from lakehouse.catalog.records import SessionRecord, SessionState
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.definitions import defs
+from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
 from lakehouse.orchestration.defs.sessions import sensors
+from lakehouse.orchestration.defs.sessions.checks import waiting_recordings_sensor
+from lakehouse.orchestration.defs.sessions.commits_of_runs import PATIENCE_S
 from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor, unfinished_sessions_sensor
 from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
-from tests.orchestration.dagster_driver import metadata_of, tick
+from tests.orchestration.dagster_driver import ingest, launch, metadata_of, tick
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
 ROWS = pa.record_batch({"timestamp_ns": pa.array([10, 20, 30], pa.int64()), "value": [1.0, 2.0, 3.0]})
 
@@ -70,9 +74,11 @@ def webserver() -> Iterator[Webserver]:
         thread.join()
 
 
-def upload(lake: Lakehouse, sequence: str, *, finalize: bool = True, topic: str = "speed") -> SessionRecord:
+def upload(
+    lake: Lakehouse, sequence: str, *, finalize: bool = True, topic: str = "speed", actor: str = "gateway key 42"
+) -> SessionRecord:
     """What a client does through the gateway."""
-    with audit.acting_as("gateway key 42"):
+    with audit.acting_as(actor):
         lake.sequences.create(sequence)
         session = lake.sessions.create(sequence)
         locator = TopicLocator(sequence, topic)
@@ -118,6 +124,68 @@ def test_many_sessions_are_reported_in_bounded_ticks_each_once(
         seen += [event.partition for event in result.asset_events]
         assert len(result.asset_events) == expected
     assert seen == names
+
+
+def test_what_a_run_has_told_is_not_told_again(home: Path, instance: dg.DagsterInstance) -> None:
+    write_mcap(home / "drop" / "told.mcap", [string_channel("/text", texts(4))])
+    (run,) = launch(instance, tick(instance, drop_folder_sensor))
+    assert run.success
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "by_sdk")
+    result = tick(instance, finalized_sessions_sensor)
+    assert [event.partition for event in result.asset_events] == ["by_sdk"]
+    assert json.loads(result.cursor or "")["awaited"] == []
+
+
+def test_a_commit_that_its_run_did_not_live_to_tell_is_told_once_when_the_run_has_ended(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    run = run_in_progress(instance)
+    with Lakehouse.open(Settings.load()) as lake:
+        session = upload(lake, "untold", actor=f"dagster run {run.run_id}")
+        upload(lake, "by_sdk")
+    result = tick(instance, finalized_sessions_sensor)
+    assert [event.partition for event in result.asset_events] == ["by_sdk"], "the run may be about to tell"
+    result = tick(instance, finalized_sessions_sensor, result.cursor)
+    assert result.asset_events == []
+    instance.report_run_failed(run)
+    result = tick(instance, finalized_sessions_sensor, result.cursor)
+    assert [event.partition for event in result.asset_events] == ["untold"]
+    metadata = metadata_of(instance, "sequences", "untold")
+    assert (metadata["session"], metadata["dagster/row_count"]) == (str(session.locator), 3)
+    assert metadata["finalized by"] == f"dagster run {run.run_id}"
+    assert instance.get_dynamic_partitions("sequences") == ["by_sdk", "untold"]
+    assert tick(instance, finalized_sessions_sensor, result.cursor).asset_events == []
+
+
+def test_a_commit_is_told_if_its_run_never_ends_or_is_not_known(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = run_in_progress(instance)
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "hangs", actor=f"dagster run {hanging.run_id}")
+        upload(lake, "elsewhere", actor="dagster run 11111111-2222-3333-4444-555555555555")
+        upload(lake, "deleted", actor=f"dagster run {hanging.run_id}")
+        first = tick(instance, finalized_sessions_sensor)
+        lake.sequences.delete("deleted")
+    assert [event.partition for event in first.asset_events] == ["elsewhere"]
+    later = time.time() + PATIENCE_S
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: later))
+    second = tick(instance, finalized_sessions_sensor, first.cursor)
+    assert [event.partition for event in second.asset_events] == ["hangs"]
+    assert tick(instance, finalized_sessions_sensor, second.cursor).asset_events == []
+
+
+def test_a_cursor_from_before_commits_were_awaited_goes_on_where_it_was(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "known")
+        cursor = json.loads(tick(instance, finalized_sessions_sensor).cursor or "")
+        del cursor["awaited"]
+        upload(lake, "fresh")
+    result = tick(instance, finalized_sessions_sensor, json.dumps(cursor))
+    assert [event.partition for event in result.asset_events] == ["fresh"]
 
 
 def test_a_deleted_sequence_loses_its_partition(embedded_home: Path, instance: dg.DagsterInstance) -> None:
@@ -215,10 +283,70 @@ def test_a_session_that_can_never_be_finished_is_tried_ever_more_rarely_up_to_on
             clock[0] += 1
             result = tick(instance, unfinished_sessions_sensor, result.cursor)
             assert len(result.run_requests or []) == 1, f"after {pause_s} s"
-        interrupt(lake, upload(lake, "fresh", finalize=False))
+        other = upload(lake, "fresh", finalize=False)
+        interrupt(lake, other)
     fresh = tick(instance, unfinished_sessions_sensor, result.cursor)
-    assert len(fresh.run_requests or []) == 1, "another one does not wait for it"
+    assert named_in(fresh) == [[str(other.locator)]], "another one does not wait for it"
     assert tick(instance, unfinished_sessions_sensor, fresh.cursor).run_requests == []
+
+
+def test_a_recovery_run_tries_only_what_is_due_and_lists_the_rest(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        first = upload(lake, "first", finalize=False)
+        interrupt(lake, first)
+        cursor = tick(instance, unfinished_sessions_sensor).cursor
+        second = upload(lake, "second", finalize=False)
+        interrupt(lake, second)
+        request = tick(instance, unfinished_sessions_sensor, cursor)
+        assert named_in(request) == [[str(second.locator)]]
+        (result,) = launch_recovery(instance, request)
+        assert result.success, "what waits is no failure"
+        states = [lake.sequences.describe(name).sessions[0].state for name in ("first", "second")]
+        assert states == [SessionState.COMMITTING, SessionState.FINALIZED]
+        rows = [record.data for record in metadata_of(instance, "unfinished_sessions")["sessions"].records]
+        assert {row["session"]: row["outcome"] for row in rows} == {
+            str(first.locator): "could not be finalized before; tried again after a pause",
+            str(second.locator): "finalized",
+        }
+        by_hand = defs.resolve_job_def("recover_sessions").execute_in_process(instance=instance)
+        assert by_hand.success
+        assert lake.sequences.describe("first").sessions[0].state is SessionState.FINALIZED
+
+
+def test_what_is_uploaded_and_left_is_a_failed_check_until_it_is_committed(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    write_mcap(home / "drop" / "left.mcap", [string_channel("/text", texts(4))])
+    config = {"ops": {"ingestion": {"config": {"recordings": [str(home / "drop" / "left.mcap")]}}}}
+    uploaded = defs.resolve_job_def("ingest_recordings").execute_in_process(
+        run_config=config, asset_selection=[dg.AssetKey("uploaded_sessions")], instance=instance
+    )
+    assert uploaded.success
+    with Lakehouse.open(Settings.load()) as lake:
+        upload(lake, "of_a_client", finalize=False)
+        (session,) = lake.sequences.describe("left").sessions
+        first = tick(instance, waiting_recordings_sensor)
+        assert [event.passed for event in evaluations(first)] == [True], "a run may be about to commit it"
+        for each in (session, lake.sequences.describe("of_a_client").sessions[0]):
+            age(lake, each)
+    second = tick(instance, waiting_recordings_sensor, first.cursor)
+    (event,) = evaluations(second)
+    assert not event.passed
+    (row,) = (record.data for record in event.metadata["recordings"].records)
+    assert (row["sequence"], row["reason"]) == (
+        "left",
+        "nobody has committed it: materialize `sequences` for this partition",
+    )
+    assert tick(instance, waiting_recordings_sensor, second.cursor).asset_events == []
+    assert ingest(instance, ["sequences"], ["left"]).success
+    third = tick(instance, waiting_recordings_sensor, second.cursor)
+    assert [event.passed for event in evaluations(third)] == [True]
+
+
+def evaluations(result: dg.SensorResult) -> list[dg.AssetCheckEvaluation]:
+    return [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
 
 
 @pytest.mark.parametrize("cursor", [None, "[]", '["lost:1"]', "{", '{"interrupted": 3}'])
@@ -249,7 +377,22 @@ def test_a_stale_session_is_reported_once_or_discarded(
 
 def launch_recovery(instance: dg.DagsterInstance, request: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
     job = defs.resolve_job_def("recover_sessions")
-    return [job.execute_in_process(instance=instance) for _ in request.run_requests or []]
+    return [
+        job.execute_in_process(instance=instance, run_config=each.run_config) for each in request.run_requests or []
+    ]
+
+
+def named_in(request: dg.SensorResult) -> list[list[str]]:
+    """The interrupted sessions that each run is to try."""
+    return [
+        each.run_config["ops"]["end_unfinished_sessions"]["config"]["interrupted"]
+        for each in request.run_requests or []
+    ]
+
+
+def run_in_progress(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    job = defs.resolve_job_def("ingest_recordings")
+    return instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 
 
 def interrupt(lake: Lakehouse, session: SessionRecord) -> None:

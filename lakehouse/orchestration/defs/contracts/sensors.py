@@ -4,10 +4,10 @@ import hashlib
 
 import dagster as dg
 
-from lakehouse.catalog.history import FINALIZED, changes_after
+from lakehouse.catalog.history import FINALIZED
 from lakehouse.orchestration.defs.contracts.assets import SEQUENCES_PER_RUN
 from lakehouse.orchestration.defs.contracts.jobs import validate_config, validate_recordings
-from lakehouse.orchestration.defs.sessions.sensors import OVERLAP_S, Position
+from lakehouse.orchestration.history_position import next_changes
 from lakehouse.orchestration.resources import LakehouseResource
 
 CHANGES_PER_TICK = 500
@@ -23,19 +23,15 @@ CHANGES_PER_TICK = 500
     ),
 )
 def validation_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
-    position = Position.parse(context.cursor)
     with lakehouse.open(actor="dagster sensor") as lake:
-        changes = changes_after(
-            lake.database, position.last_id, overlap_s=OVERLAP_S, seen=position.recent, limit=CHANGES_PER_TICK
-        )
+        changes, position = next_changes(lake, context.cursor, CHANGES_PER_TICK)
     sessions = [change.resource for change in changes if change.operation == FINALIZED]
-    cursor = str(position.after(changes))
     if not sessions:
-        return dg.SensorResult(skip_reason="no session was finalized since the last look", cursor=cursor)
+        return dg.SensorResult(skip_reason="no session was finalized since the last look", cursor=str(position))
     requests = [
         _request(sessions[start : start + SEQUENCES_PER_RUN]) for start in range(0, len(sessions), SEQUENCES_PER_RUN)
     ]
-    return dg.SensorResult(run_requests=requests, cursor=cursor)
+    return dg.SensorResult(run_requests=requests, cursor=str(position))
 
 
 def _request(sessions: list[str]) -> dg.RunRequest:

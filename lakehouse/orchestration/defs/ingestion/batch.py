@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from lakehouse.catalog import crash_points
 from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, Transient, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
@@ -175,6 +176,7 @@ class Batch:
         if self._admit is not None and self._stage(sequence) is Stage.UPLOADED:
             self._admit(sequence)
         report = commit_upload(self._lake, sequence)
+        crash_points.reach("commit-event:before")
         if report.already_committed:
             self._log.info(f"sequence {sequence} is committed already")
         self._events.committed(sequence, self._commit_metadata(report))

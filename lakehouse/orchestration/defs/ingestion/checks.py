@@ -5,10 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
+from lakehouse.orchestration.check_targets import latest_materialization
 from lakehouse.orchestration.defs.ingestion.assets import quarantined_recordings
 from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.landing.quarantine import Quarantined
@@ -47,23 +45,9 @@ def quarantine_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseR
         passed=not entries,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=_metadata(entries),
-        target_materialization_data=_latest_refusal(context.instance),
+        target_materialization_data=latest_materialization(context.instance, quarantined_recordings.key),
     )
     return dg.SensorResult(asset_events=[evaluation], cursor=cursor)
-
-
-def _latest_refusal(instance: dg.DagsterInstance) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization that an evaluation is about.
-
-    Without it Dagster compares times, those of evaluations in whole seconds, and an evaluation within a second of the
-    refusal counts as one from before it: as none.
-    """
-    records = instance.fetch_materializations(quarantined_recordings.key, limit=1).records
-    if not records:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=records[0].storage_id, run_id=records[0].run_id, timestamp=records[0].timestamp
-    )
 
 
 def _metadata(entries: list[Quarantined]) -> dict[str, dg.MetadataValue[Any]]:

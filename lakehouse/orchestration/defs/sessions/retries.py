@@ -1,7 +1,7 @@
 """When to try again what may never succeed: soon at first, then ever more rarely."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -45,15 +45,16 @@ class Unfinished:
         attempts = {name: (each.tries, each.next_s) for name, each in sorted(self.interrupted.items())}
         return json.dumps({"stale": sorted(self.stale), "interrupted": attempts})
 
-    def is_due(self, interrupted: Collection[str], stale: Collection[str], now_s: float) -> bool:
-        """Whether a run is worth it: something is new, or the pause of an interrupted session is over."""
-        return not self.stale.issuperset(stale) or any(
-            name not in self.interrupted or self.interrupted[name].next_s <= now_s for name in interrupted
-        )
+    def due(self, interrupted: Iterable[str], now_s: float) -> list[str]:
+        """Those that are new, or whose pause is over."""
+        return [name for name in interrupted if name not in self.interrupted or self.interrupted[name].next_s <= now_s]
 
-    def after_run(self, interrupted: Collection[str], stale: Collection[str], now_s: float) -> Self:
-        """What is known once a run is launched, which tries all of them."""
-        return type(self)(frozenset(stale), {name: self._next(name, now_s) for name in interrupted})
+    def after_run(
+        self, interrupted: Collection[str], tried: Collection[str], stale: Collection[str], now_s: float
+    ) -> Self:
+        """What is known once a run is launched that tries some, and reports all stale ones."""
+        known = self.after_look(interrupted, stale).interrupted
+        return type(self)(frozenset(stale), known | {name: self._next(name, now_s) for name in tried})
 
     def after_look(self, interrupted: Collection[str], stale: Collection[str]) -> Self:
         """What is known if none is launched: sessions that are gone are forgotten."""

@@ -18,11 +18,14 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_overview import TableOverview, table_overviews
 from lakehouse.orchestration.defs.contracts.assets import contract_reports
-from lakehouse.orchestration.defs.ingestion.assets import OWNER, sequences
+from lakehouse.orchestration.defs.ingestion.assets import OWNER, sequences, uploaded_sessions
+from lakehouse.orchestration.defs.maintenance.assets import audit_report
 
 CATALOG = "lake"
 PUBLISHED_GROUP = "published"
 MAX_COLUMNS = 300
+SHORTEST_WINDOW = timedelta(minutes=1)
+"""Dagster refuses shorter ones."""
 
 _PUBLISHED = {
     "mosaico.sequences": "Every sequence with its user metadata and the recording it was made from, for joins in SQL.",
@@ -60,7 +63,7 @@ def table_assets(tables: Iterable[TableOverview], settings: Settings) -> list[dg
     system = {name: by_identifier.get(name) for name in _PUBLISHED} | {
         table.identifier: table for table in by_identifier.values() if table.topic is None
     }
-    return topics + [_published_table(name, table) for name, table in system.items()]
+    return topics + [_published_table(name, table, settings) for name, table in system.items()]
 
 
 def topic_tables(tables: Iterable[TableOverview]) -> list[TableOverview]:
@@ -145,14 +148,25 @@ _SYSTEM = {
     "mosaico.validation_results": "The verdict of every contract rule on every sequence it was applied to, for SQL.",
     "mosaico.audit_log": "Who did what, when and through which door: what administers or destroys, for SQL.",
 }
-# All others follow from the sequences.
-_COMES_FROM = {"mosaico.validation_results": contract_reports}
 
 
-def _published_table(identifier: str, table: TableOverview | None) -> dg.AssetSpec:
+def _feeders(identifier: str, settings: Settings) -> list[dg.AssetSpec]:
+    """Where the rows of a published table come from, besides clients at the gateway. Retention only takes rows away."""
+    match identifier:
+        case "mosaico.notifications":
+            return [uploaded_sessions]  # noted while the recording is read, committed at once
+        case "mosaico.validation_results":
+            judged_before_commit = settings.contract_policy != "report"
+            return [contract_reports, uploaded_sessions] if judged_before_commit else [contract_reports]
+        case "mosaico.audit_log":
+            return [audit_report]
+    return [sequences]
+
+
+def _published_table(identifier: str, table: TableOverview | None, settings: Settings) -> dg.AssetSpec:
     return dg.AssetSpec(
         table_key(identifier),
-        deps=[_COMES_FROM.get(identifier, sequences)],
+        deps=_feeders(identifier, settings),
         group_name=PUBLISHED_GROUP,
         kinds={"iceberg", "table"},
         owners=[OWNER],
@@ -170,6 +184,7 @@ def keeps_moving(identifier: str, settings: Settings) -> bool:
 
 
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
-    """Red after the window without a commit, yellow after half of it."""
+    """Red after the window without a commit, yellow after half of it, but for windows below two minutes."""
     window = timedelta(seconds=settings.freshness_window)
-    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2)
+    is_long_enough = window >= 2 * SHORTEST_WINDOW
+    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2 if is_long_enough else None)
