@@ -1,10 +1,5 @@
-"""The pages an operator looks at, in a real browser on a real Dagster webserver.
+"""The pages an operator looks at, in a real browser on a real Dagster webserver."""
 
-With LAKEHOUSE_SCREENSHOTS set to a directory, pictures of the pages are left there.
-"""
-
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +7,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
@@ -27,43 +21,15 @@ from lakehouse.orchestration.defs.ingestion.checks import quarantine_sensor
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence
+from tests.orchestration.browser import TIMEOUT_MS, Ui, chromium_page, watched
 from tests.orchestration.conftest import lake_home
 from tests.orchestration.dagster_driver import launch, tick
 from tests.processes import free_port
 
 PROJECT = Path(__file__).parents[2]
 RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
-CHROMIUM_OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-ERRORS = ("Unexpected error", "PythonError", "Traceback", "404", "Could not load", "Failed to load")
-TIMEOUT_MS = 90_000
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@dataclass
-class Ui:
-    """An open page, and what went wrong in it."""
-
-    page: Page
-    url: str
-    problems: list[str]
-
-    def open(self, path: str, *texts: str) -> None:
-        """Open a page and wait until it shows these texts; fails if anything on it looks like an error."""
-        self.page.goto(f"{self.url}/{path}", wait_until="domcontentloaded")
-        for text in texts:
-            self.page.get_by_text(text).first.wait_for(timeout=TIMEOUT_MS)
-        body = self.page.inner_text("body")
-        assert not [error for error in ERRORS if re.search(rf"\b{error}\b", body)], body
-        assert self.problems == []
-
-    def keep_picture(self, name: str) -> None:
-        if directory := os.environ.get("LAKEHOUSE_SCREENSHOTS"):
-            self.page.wait_for_timeout(6000)  # until the last numbers have come in
-            self.page.screenshot(path=Path(directory) / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +70,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser_page() -> Iterator[Page]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert executable, "Chromium is missing: make test installs it, or python -m engines.install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_OPTIONS)
-        yield browser.new_page(viewport={"width": 1500, "height": 900})
-        browser.close()
+    with chromium_page() as page:
+        yield page
 
 
 @pytest.fixture
 def ui(server: str, browser_page: Page) -> Iterator[Ui]:
-    problems: list[str] = []
-
-    def note(error: object) -> None:
-        problems.append(str(error))
-
-    browser_page.on("pageerror", note)
-    yield Ui(browser_page, server, problems)
-    browser_page.remove_listener("pageerror", note)
+    with watched(browser_page, server) as page:
+        yield page
 
 
 def test_the_graph_leads_from_recordings_to_tables(ui: Ui) -> None:
