@@ -134,6 +134,23 @@ class Warehouse:
             with self._file_system.open_input_file(self._path(uri)) as stream:
                 return bytes(stream.read())
 
+    def read_range(self, uri: str, start: int, stop: int) -> bytes:
+        """A part of a file, in one request."""
+        with _translated("read"):
+            if self._object_store is not None:
+                return self._object_store.read_range(self._key(uri), start, stop)
+            with self._file_system.open_input_file(self._path(uri)) as stream:
+                return bytes(stream.read_at(stop - start, start))
+
+    def read_tail(self, uri: str, length: int) -> tuple[bytes, int]:
+        """The last bytes of a file, all of it if it is shorter, and its size; in one request."""
+        with _translated("read"):
+            if self._object_store is not None:
+                return self._object_store.read_tail(self._key(uri), length)
+            with self._file_system.open_input_file(self._path(uri)) as stream:
+                size = stream.size()
+                return bytes(stream.read_at(min(length, size), max(size - length, 0))), size
+
     def open_output(self, uri: str) -> pa.NativeFile:
         """Create or replace a file; its directories are created. Not durable before `make_durable`."""
         path = self._path(uri)

@@ -31,6 +31,7 @@ from lakehouse.catalog.iceberg.manifest_format import ManifestFormat
 from lakehouse.catalog.iceberg.manifest_frames import LeafMetrics, ManifestFrame
 from lakehouse.catalog.iceberg.manifests import ADDED, DELETED, EXISTING, Entry, added_entry, encode_manifest
 from lakehouse.catalog.iceberg.varints import Varints, read_longs
+from lakehouse.catalog.query.leaf_bounds import LeafBounds
 
 SCHEMA = Schema(
     NestedField(1, "sequence", StringType(), required=True),
@@ -163,6 +164,18 @@ def test_files_with_texts_of_many_lengths_beside_uniform_ones() -> None:
     for some in (uniform, varied, mixed):
         (found,) = decode_frames([as_file(encoded(some))])
         assert_same(found, one_by_one(encoded(some)))
+
+
+def test_what_is_kept_of_one_manifest_keeps_no_other_in_memory() -> None:
+    frames = decode_frames([as_file(encoded([entry_with({3: bytes(8)}, f"file:///{n}")])) for n in range(500)])
+    for frame in frames:
+        columns = (frame.paths, frame.sequences, frame.days, frame.formats)
+        held = sum(column.get_total_buffer_size() for column in columns)
+        # Arrow fills buffers up to 64 bytes.
+        assert held <= frame.nbytes + 64 * 3 * len(columns)
+    everything = LeafBounds.decode(pa.int64(), read_metrics(frames, [[3] * len(frames)])[0])
+    part = everything.part(3, 4)
+    assert all(array.base is None for array in (part.lower, part.upper, part.value_counts, part.null_counts))
 
 
 def with_header(content: bytes, **changed: str) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 from cryptography import x509
@@ -25,6 +26,7 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.orphans import FOREIGN_GRACE_S
 from lakehouse.catalog.object_store import ObjectStore
+from lakehouse.catalog.reading.remote_file import TAIL_BYTES
 from lakehouse.catalog.settings import MIB, Settings
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeWindow
@@ -34,8 +36,7 @@ from tests.s3_server import Request, S3Server, s3_server
 DAY_NS = 86_400 * 10**9
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])
 ROWS = 400_000
-# What Arrow reads from the end of a file before it knows where the footer begins.
-FOOTER_BYTES = 64 * 1024
+TIMESTAMP_LEAF = 2
 
 
 @pytest.fixture
@@ -146,30 +147,52 @@ def record(lake: Lakehouse, sequence: str, *paths: str, rows: int = ROWS) -> Non
 
 @pytest.fixture
 def row_groups(settings: Settings) -> Settings:
-    """A lake with a topic in one data file of a dozen row groups."""
+    """A lake with a topic in one data file of several row groups."""
     small = settings.model_copy(update={"encoding_buffer_size": MIB})
     with Lakehouse.open(small) as lake:
         record(lake, "drive", "numbers")
     return small
 
 
+def row_groups_of(path: Path, window: TimeWindow) -> int:
+    """How many row groups of a file hold rows of a window."""
+    footer = pq.read_metadata(path)
+    bounds = [footer.row_group(number).column(TIMESTAMP_LEAF).statistics for number in range(footer.num_row_groups)]
+    return sum(each.max >= (window.start_ns or 0) and each.min < (window.end_ns or each.min + 1) for each in bounds)
+
+
+@pytest.mark.parametrize("is_counted_first", [False, True])
 def test_a_window_reads_one_footer_and_the_row_groups_it_returns(
-    s3: S3Server, bucket: str, row_groups: Settings
+    s3: S3Server, bucket: str, row_groups: Settings, is_counted_first: bool
 ) -> None:
     with Lakehouse.open(row_groups) as lake:
         topic = lake.topics.get(TopicLocator("drive", "numbers"))
-        window = TimeWindow(DAY_NS + 200_000_000, DAY_NS + 204_000_000)  # one percent
-        for footers in (1, 0):
+        for share, footers in ((0.01, 1), (0.3, 0)):
+            window = TimeWindow(DAY_NS + 100_000_000, DAY_NS + 100_000_000 + int(share * ROWS * 1000))
             with s3.counted(bucket) as requests:
-                rows = sum(batch.num_rows for batch in lake.reader.read(topic, window))
-            assert rows == 4000
+                if is_counted_first:  # as the client does, with GetFlightInfo
+                    assert lake.reader.window_info(topic, window).row_count == share * ROWS
+                assert sum(batch.num_rows for batch in lake.reader.read(topic, window)) == share * ROWS
             of_data = [request for request in requests if request.path.endswith(".parquet")]
-            # The first look at a file also asks for its size. The row group takes two requests, as the column between
-            # the time and the values, the time once more for SQL, is not wanted.
-            assert operations(of_data) == Counter({"HeadObject": footers, "GetObject": footers + 2})
-            (size,) = {(s3.root / request.path[1:]).stat().st_size for request in of_data}
-            assert sum(request.sent for request in of_data) - footers * FOOTER_BYTES < size / 4
+            (file,) = {s3.root / request.path[1:] for request in of_data}
+            touched = row_groups_of(file, window)
+            assert touched >= 3 if share > 0.1 else touched <= 2
+            # Only what was fetched to be counted is fetched no second time.
+            assert set(operations(of_data)) == {"GetObject"}
+            assert footers + touched - is_counted_first * (not footers) <= len(of_data) <= footers + touched
+            assert (
+                sum(request.sent for request in of_data) - footers * TAIL_BYTES < 2 * share * file.stat().st_size + MIB
+            )
             assert len(requests) - len(of_data) == (3 if footers else 0), "metadata, manifest list and manifest, once"
+
+
+def test_a_small_file_is_read_in_one_request(s3: S3Server, bucket: str, settings: Settings) -> None:
+    with Lakehouse.open(settings) as lake:
+        record(lake, "drive", "numbers", rows=1000)
+        topic = lake.topics.get(TopicLocator("drive", "numbers"))
+        with s3.counted(bucket) as requests:
+            assert sum(batch.num_rows for batch in lake.reader.read(topic)) == 1000
+        assert operations([request for request in requests if request.path.endswith(".parquet")]) == {"GetObject": 1}
 
 
 def test_a_writer_killed_in_the_middle_leaves_nothing_that_cleanup_does_not_find(

@@ -102,7 +102,8 @@ def _frame(manifest: EncodedManifest, parts: list[_Columns]) -> ManifestFrame:
         return found if is_whole else found[live]
 
     def array(name: str) -> pa.Array:
-        found = pa.concat_arrays([getattr(part, name) for part in parts]) if len(parts) > 1 else getattr(parts[0], name)
+        # Copied even if it is one: a slice would keep the columns of all manifests decoded with this one in memory.
+        found = pa.concat_arrays([getattr(part, name) for part in parts])
         return found if is_whole else found.filter(pa.array(live))
 
     live = np.concatenate([part.are_live for part in parts])

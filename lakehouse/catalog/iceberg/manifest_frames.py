@@ -204,7 +204,8 @@ class ManifestFrame:
         """Size in memory, for the bound of a cache."""
         arrays = (self.paths, self.sequences, self.days, self.formats)
         vectors = (self.sequence_numbers, self.contents, self.record_counts, self.file_sizes)
-        return sum(each.nbytes for each in (*arrays, *vectors)) + self.metrics.nbytes + len(self.elements)
+        of_times = 2 * _LONG_WIDTH * len(self)  # what `long_bounds` keeps
+        return sum(each.nbytes for each in (*arrays, *vectors)) + self.metrics.nbytes + len(self.elements) + of_times
 
     def long_bounds(self, field_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of a `long` field as int64; the widest possible where a file has none."""

@@ -279,7 +279,7 @@ class FileIndex:
                     known = _with_elements(known, frames, parts, ids)
                 bounds.append(LeafBounds.decode(kind, known))
             for each, frame, (start, stop) in zip(group, frames, parts, strict=True):
-                listed = ListedFiles.of(frame, starts_ns[start:stop], ends_ns[start:stop])
+                listed = ListedFiles.of(frame, starts_ns[start:stop].copy(), ends_ns[start:stop].copy())
                 own = [of_leaf.part(start, stop) for of_leaf in bounds]
                 self._listed.get(each[1].record.path, partial(_itself, listed))
                 for leaf, of_leaf in zip(leaves, own, strict=True):

@@ -87,11 +87,11 @@ class LeafBounds:
         )
 
     def part(self, start: int, stop: int) -> "LeafBounds":
-        """Some consecutive files."""
+        """Some consecutive files, copied: a part may be kept when the whole is not."""
         if start == 0 and stop == len(self):
             return self
         arrays = (self.lower, self.upper, self.value_counts, self.null_counts, self.nan_counts)
-        return LeafBounds(*(array[start:stop] for array in arrays))
+        return LeafBounds(*(array[start:stop].copy() for array in arrays))
 
     @classmethod
     def of_values(cls, kind: pa.DataType, rows: Iterable[tuple[Any, Any, int, int, int]]) -> "LeafBounds":

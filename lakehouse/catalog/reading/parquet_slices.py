@@ -1,7 +1,7 @@
 """The rows of one Parquet file inside a time window, read as little and as lazily as possible."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.reading.merge import TimedBatch
+from lakehouse.catalog.reading.remote_file import RemoteFiles, Span
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
 from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN
@@ -31,14 +32,16 @@ class Footer:
 
     Attributes:
         metadata: The parsed footer.
-        source: The open file, where keeping it open holds nothing and opening it again would cost a request.
+        file_size: Bytes of the whole file, where that had to be asked for.
+        whole: All of it, if it is not larger than what is read to find a footer in an object store.
         row_counts: Rows of each row group.
         starts_ns, ends_ns: Bounds of `timestamp_ns` in each row group; the widest possible without statistics.
         column_bytes: Size before compression of all leaves of each top-level column.
     """
 
     metadata: pq.FileMetaData
-    source: pa.NativeFile | None
+    file_size: int
+    whole: Span | None
     row_counts: np.ndarray
     starts_ns: np.ndarray
     ends_ns: np.ndarray
@@ -47,7 +50,8 @@ class Footer:
     @property
     def nbytes(self) -> int:
         # The parsed form takes about twice the serialized one.
-        return 2 * self.metadata.serialized_size + 24 * len(self.row_counts)
+        own = 2 * self.metadata.serialized_size + 24 * len(self.row_counts)
+        return own + (len(self.whole.content) if self.whole is not None else 0)
 
     def row_groups(self, window: TimeWindow) -> list[int]:
         """Indices of the row groups which may hold rows of the window, in file order."""
@@ -103,6 +107,7 @@ class ParquetSlices:
 
     def __init__(self, warehouse: Warehouse, sorting_bytes: int = DEFAULT_SORTING_BYTES) -> None:
         self._warehouse = warehouse
+        self._remote = RemoteFiles(warehouse)
         self._sorting_bytes = sorting_bytes
         self._footers: BoundedCache[str, Footer] = BoundedCache(FOOTER_CACHE_BYTES, lambda footer: footer.nbytes)
         self._sorted: BoundedCache[str, bool] = BoundedCache(SORTED_FLAGS_KEPT)
@@ -115,9 +120,18 @@ class ParquetSlices:
         """
         return self._footers.get(path, lambda: self._load_footer(path))
 
-    def timestamps(self, path: str, row_groups: Sequence[int], selection: Selection) -> Iterator[np.ndarray]:
-        """The selected timestamps of some row groups, in file order, reading only what that takes."""
-        for batch in self.rows(path, row_groups, selection, [TIMESTAMP_COLUMN], TIMESTAMPS_PER_BATCH):
+    def timestamps(
+        self, path: str, row_groups: Sequence[int], selection: Selection, foreseen: Sequence[str] = ()
+    ) -> Iterator[np.ndarray]:
+        """The selected timestamps of some row groups, in file order, reading only what that takes.
+
+        Args:
+            path: URI.
+            row_groups: Numbers of row groups, ascending.
+            selection: The rows wanted.
+            foreseen: Columns that will probably be asked for next. An object store is asked for them at once.
+        """
+        for batch in self.rows(path, row_groups, selection, [TIMESTAMP_COLUMN], TIMESTAMPS_PER_BATCH, foreseen):
             yield batch.timestamps
 
     def is_sorted(self, path: str) -> bool:
@@ -162,7 +176,13 @@ class ParquetSlices:
                 yield TimedBatch(together[part], rows.take(pa.array(part)))
 
     def rows(
-        self, path: str, row_groups: Sequence[int], selection: Selection, columns: Sequence[str], rows_per_batch: int
+        self,
+        path: str,
+        row_groups: Sequence[int],
+        selection: Selection,
+        columns: Sequence[str],
+        rows_per_batch: int,
+        foreseen: Sequence[str] = (),
     ) -> Iterator[TimedBatch]:
         """The selected rows of some row groups, in file order; the file is open while this runs.
 
@@ -172,13 +192,14 @@ class ParquetSlices:
             selection: The rows wanted.
             columns: Columns or Parquet paths of single leaves, `timestamp_ns` among them.
             rows_per_batch: Largest number of rows in a batch.
+            foreseen: See `timestamps`.
         """
         if not row_groups:
             return
         footer = self.footer(path)
         wanted = columns if selection.sequence is None else [*columns, SEQUENCE_COLUMN]
-        with self._opened(path, footer) as file:
-            for row_group in row_groups:
+        with self._opened(path, footer, row_groups, wanted, foreseen) as (file, available):
+            for row_group in available:
                 is_inside = selection.is_by_time_only and footer.lies_inside(row_group, selection.window)
                 position = int(footer.row_counts[:row_group].sum())
                 for rows in file.iter_batches(rows_per_batch, row_groups=[row_group], columns=wanted):
@@ -189,27 +210,37 @@ class ParquetSlices:
                         yield selected
 
     @contextmanager
-    def _opened(self, path: str, footer: Footer) -> Iterator[pq.ParquetFile]:
-        if footer.source is not None:
-            # A request to an object store costs more than its bytes: all columns of a row group are fetched together.
-            yield pq.ParquetFile(footer.source, metadata=footer.metadata, pre_buffer=True)
+    def _opened(
+        self, path: str, footer: Footer, row_groups: Sequence[int], columns: Sequence[str], foreseen: Sequence[str]
+    ) -> Iterator[tuple[pq.ParquetFile, Iterable[int]]]:
+        """The file, and row groups in the order in which they can be read from it."""
+        if self._warehouse.is_local:
+            # Pages are read as they are decoded, so that memory stays at a page per column.
+            options = {"buffer_size": READ_BUFFER_BYTES, "pre_buffer": False}
+            with (
+                self._warehouse.open_input(path) as source,
+                pq.ParquetFile(source, metadata=footer.metadata, **options) as file,
+            ):
+                yield file, row_groups
             return
-        # Locally pages are read as they are decoded, so that memory stays at a page per column.
-        with (
-            self._warehouse.open_input(path) as source,
-            pq.ParquetFile(source, metadata=footer.metadata, buffer_size=READ_BUFFER_BYTES, pre_buffer=False) as file,
-        ):
-            yield file
+        if footer.whole is not None:
+            yield pq.ParquetFile(pa.BufferReader(footer.whole.content), metadata=footer.metadata), row_groups
+            return
+        remote = self._remote.file(path, footer.file_size)
+        available = self._remote.fetched(remote, path, footer.metadata, row_groups, columns, foreseen)
+        with closing(available):
+            yield pq.ParquetFile(remote, metadata=footer.metadata, pre_buffer=False), available
 
     def _load_footer(self, path: str) -> Footer:
-        source = self._warehouse.open_input(path)
         try:
-            return _summarize(pq.read_metadata(source), None if self._warehouse.is_local else source)
+            if self._warehouse.is_local:
+                with self._warehouse.open_input(path) as source:
+                    return _summarize(pq.read_metadata(source))
+            size, tail = self._remote.tail(path)
+            metadata = pq.read_metadata(self._remote.file(path, size, tail))
+            return _summarize(metadata, size, tail if tail.start == 0 else None)
         except pa.ArrowInvalid as error:
             raise StorageError("a data file is damaged: it has no readable Parquet footer") from error
-        finally:
-            if self._warehouse.is_local:
-                source.close()
 
     def _look_whether_sorted(self, path: str) -> bool:
         last_ns = INT64_MIN
@@ -223,7 +254,7 @@ class ParquetSlices:
         return True
 
 
-def _summarize(metadata: pq.FileMetaData, source: pa.NativeFile | None) -> Footer:
+def _summarize(metadata: pq.FileMetaData, file_size: int = 0, whole: Span | None = None) -> Footer:
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     if TIMESTAMP_COLUMN not in paths:
         raise StorageError(f"a data file has no column {TIMESTAMP_COLUMN}")
@@ -241,7 +272,8 @@ def _summarize(metadata: pq.FileMetaData, source: pa.NativeFile | None) -> Foote
             column_bytes[name] += row_group.column(index).total_uncompressed_size
     return Footer(
         metadata,
-        source,
+        file_size,
+        whole,
         np.array(counts, np.int64),
         np.array(starts, np.int64),
         np.array(ends, np.int64),

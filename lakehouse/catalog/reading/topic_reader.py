@@ -4,7 +4,7 @@ Topics of open sessions are served from the files recorded in the control plane,
 table; which of the two holds is decided in one consistent view of the database.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -78,9 +78,10 @@ class TopicReader:
             StorageError: If the warehouse or the database cannot be read.
         """
         row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
+        columns = _plan(topic.arrow_schema).storage_schema.names if topic.arrow_schema is not None else ()
         with self._translated_errors(topic):
             for file in self._files(topic, window):
-                count, first, last = self._count(file, self._selection(file, topic, window))
+                count, first, last = self._count(file, self._selection(file, topic, window), columns)
                 row_count += count
                 if count:
                     first_ns, last_ns = min(first_ns, first), max(last_ns, last)
@@ -137,8 +138,8 @@ class TopicReader:
             raise StorageError(f"the table of topic '{topic.locator}' is missing from the catalog")
         return self._skip_index.sequence_files(location, topic.locator.sequence, window)
 
-    def _count(self, file: IndexedFile, selection: Selection) -> tuple[int, int, int]:
-        """Rows inside, and their first and last timestamps."""
+    def _count(self, file: IndexedFile, selection: Selection, foreseen: Sequence[str]) -> tuple[int, int, int]:
+        """Rows inside, and their first and last timestamps; whoever asks will read these columns next."""
         is_bounded = file.start_ns != INT64_MIN and file.end_ns != INT64_MAX
         if is_bounded and selection.is_by_time_only and selection.window.contains(file.start_ns, file.end_ns):
             return file.record_count, file.start_ns, file.end_ns
@@ -151,7 +152,7 @@ class TopicReader:
                 first_ns, last_ns = min(first_ns, interval.start_ns), max(last_ns, interval.end_ns)
             else:
                 edges.append(row_group)
-        for timestamps in self._slices.timestamps(file.path, edges, selection):
+        for timestamps in self._slices.timestamps(file.path, edges, selection, foreseen):
             count += len(timestamps)
             first_ns, last_ns = min(first_ns, int(timestamps.min())), max(last_ns, int(timestamps.max()))
         return count, first_ns, last_ns
