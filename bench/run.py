@@ -19,10 +19,12 @@ from bench import (
     doget,
     doput,
     finalize,
+    finalizers,
     ingest,
     list_leaves,
     memory,
     query,
+    storage,
 )
 from bench.report import Section, markdown
 from bench.runs import Run
@@ -31,7 +33,9 @@ RESULTS = Path(__file__).with_name("results.md")
 BENCHMARKS: dict[str, Callable[[Run], Section]] = {
     "doput": doput.measure,
     "doget": doget.measure,
+    "storage": storage.measure,
     "finalize": finalize.measure,
+    "finalizers": finalizers.measure,
     "memory": memory.measure,
     "ingest": ingest.measure,
     "contracts": contracts.measure,

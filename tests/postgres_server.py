@@ -29,7 +29,7 @@ DEFAULT_PORT = 5432
 
 
 @contextlib.contextmanager
-def postgres_server(tcp_port: int | None = None) -> Iterator[str]:
+def postgres_server(tcp_port: int | None = None, *, is_durable: bool = False) -> Iterator[str]:
     """Start a server, yield its socket directory as a libpq `host`, stop it and remove everything.
 
     The server goes down with this process even if that is killed.
@@ -37,6 +37,7 @@ def postgres_server(tcp_port: int | None = None) -> Iterator[str]:
     Args:
         tcp_port: Port of 127.0.0.1 to listen on as well, for clients that know no sockets; None: no network at all.
             Libpq clients then need the port too.
+        is_durable: Whether it waits for the disk as a server in use does; tests need not.
     """
     # A short path: names of sockets are limited to about a hundred characters.
     root = Path(tempfile.mkdtemp(prefix="lakehouse-pg-"))
@@ -51,11 +52,26 @@ def postgres_server(tcp_port: int | None = None) -> Iterator[str]:
             os.chown(data, account.pw_uid, account.pw_gid)
             options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         options |= {"cwd": root, "env": {**os.environ, "LC_ALL": "C.UTF-8"}}
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"]
+        initdb: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=utf8",
+            "--no-sync",
+        ]
         subprocess.run(initdb, check=True, capture_output=True, **options)
         network = ["listen_addresses="] if tcp_port is None else ["listen_addresses=127.0.0.1", f"port={tcp_port}"]
-        settings = [*network, f"unix_socket_directories={data}", "fsync=off", "max_connections=200"]
-        command = [binaries / "postgres", "-D", data, *(part for setting in settings for part in ("-c", setting))]
+        durability = f"fsync={'on' if is_durable else 'off'}"
+        settings: list[str] = [*network, durability, f"unix_socket_directories={data}", "max_connections=200"]
+        command: list[str | Path] = [
+            binaries / "postgres",
+            "-D",
+            data,
+            *(part for setting in settings for part in ("-c", setting)),
+        ]
         quits_with_us = die_with_parent(signal.SIGQUIT)
         with (root / "log").open("wb") as log:
             server = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=quits_with_us, **options)

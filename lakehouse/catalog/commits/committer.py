@@ -39,6 +39,8 @@ FIRST_PAUSE_S = 0.01
 # Longer pauses would only let whoever has just won win again.
 LONGEST_PAUSE_S = 0.25
 STAGING_THREADS = 4
+# They wait for an object store, not for the processor.
+REMOTE_STAGING_THREADS = 16
 MAX_GROUP = 64
 # Entries of every snapshot's summary: what tables were changed in one transaction, and how many.
 COMMIT_ID = "mosaico.commit"
@@ -163,7 +165,8 @@ class Committer:
         self._waiting: deque[_Request] = deque()
         self._has_leader = False
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(STAGING_THREADS, thread_name_prefix="stage")
+        threads = STAGING_THREADS if files.warehouse.is_local else REMOTE_STAGING_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stage")
 
     def close(self) -> None:
         self._pool.shutdown()
