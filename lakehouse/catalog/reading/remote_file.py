@@ -22,10 +22,10 @@ TAIL_BYTES = 64 << 10
 # As long as it takes to begin a request, a store sends about as much.
 LARGEST_HOLE_BYTES = 1 << 20
 # The next row group is fetched while one is decoded, unless it is so large that two were too much.
-READ_AHEAD_BYTES = 16 << 20
+READ_AHEAD_BYTES = 32 << 20
 # What is fetched for a read that probably follows: at most so much of a row group, and of all.
-FORESEEN_BYTES = 16 << 20
-FORESEEN_CACHE_BYTES = 64 << 20
+FORESEEN_BYTES = 32 << 20
+FORESEEN_CACHE_BYTES = 128 << 20
 
 # They wait for the store, not for the processor; idle ones cost nothing.
 _fetchers = ThreadPoolExecutor(16, thread_name_prefix="fetch")
