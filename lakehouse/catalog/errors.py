@@ -135,3 +135,7 @@ class ContractError(LakehouseError, Terminal):
 
 class ContractBreachError(StateError):
     """A session breaks a data contract, and the policy is to refuse such sessions."""
+
+
+class QuarantinedError(ContractBreachError):
+    """A session breaks a data contract, and was put in quarantine."""

@@ -18,6 +18,7 @@ from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables
 from lakehouse.catalog.maintenance.worker import MaintenanceWorker
 from lakehouse.catalog.notifications import Notifications
+from lakehouse.catalog.quarantine import Quarantine
 from lakehouse.catalog.query.content_search import ContentSearch
 from lakehouse.catalog.query.engine import MatchingSequence, QueryEngine
 from lakehouse.catalog.query.explain import Explanation
@@ -46,6 +47,7 @@ class Lakehouse:
         system_tables: Tables `mosaico.*` of the system's own records.
         queries: Sequences and topics by name, metadata and content.
         recovery: Sessions that somebody began and did not end.
+        quarantine: Sessions that are kept from being committed.
         upload_budget: Memory of all uploads of this process.
         activity: What this process has done so far.
         api_keys: Who may call a gateway that asks for keys.
@@ -75,6 +77,7 @@ class Lakehouse:
         self.sequences = Sequences(database, deletion)
         self.sessions = Sessions(database, finalization, deletion)
         self.recovery = Recovery(database, finalization, deletion)
+        self.quarantine = Quarantine(database, finalization, deletion)
         self.topics = Topics(database, self.tables, upload_resources, deletion)
         self.notifications = Notifications(database, self.committer, metadata_tables)
         self.api_keys = ApiKeys(database)

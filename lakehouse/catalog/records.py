@@ -14,9 +14,13 @@ class SessionState(StrEnum):
     A session is `COMMITTING` while its tables are committed to one by one, by a catalog that cannot commit them in the
     transaction of our own records: topics are sealed, readers are still served from the recorded files, and the way
     leads only forward.
+
+    `QUARANTINED` is a session that was judged before its commit and may not be committed: it is sealed too, and either
+    released into its commit, or discarded.
     """
 
     OPEN = "open"
+    QUARANTINED = "quarantined"
     COMMITTING = "committing"
     FINALIZED = "finalized"
 
@@ -45,6 +49,12 @@ class SequenceRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
+    """One session.
+
+    Attributes:
+        quarantine_reason, quarantined_at_ns: Why, and since when, it is in quarantine; None if it is not.
+    """
+
     id: int
     sequence_id: int
     locator: SessionLocator
@@ -53,6 +63,8 @@ class SessionRecord:
     state: SessionState
     created_at_ns: int
     completed_at_ns: int | None
+    quarantine_reason: str | None = None
+    quarantined_at_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ class Recovery:
         match self._state(session):
             case SessionState.FINALIZED:
                 return
-            case SessionState.OPEN:
-                raise StateError(f"session {quoted(session.locator)} is open: nobody has begun to finalize it")
+            case SessionState.OPEN | SessionState.QUARANTINED as state:
+                raise StateError(f"session {quoted(session.locator)} is {state}: nobody has begun to finalize it")
         with audit.acting_as("recovery"):
             try:
                 self._finalization.finalize(session.uuid)
@@ -100,7 +100,7 @@ class Recovery:
             StateError: If it is finalized or being finalized.
         """
         with audit.acting_as("recovery"):
-            self._deletion.delete_session(session.locator, only_if_open=True)
+            self._deletion.delete_session(session.locator, only_in=SessionState.OPEN)
 
     def _state(self, session: SessionRecord) -> SessionState:
         with self._database.snapshot() as connection:

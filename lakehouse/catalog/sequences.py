@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog.commits.deletion import Deletion
@@ -20,10 +20,10 @@ from lakehouse.catalog.control_plane.rows import (
     to_json,
     topic_record,
 )
-from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
-from lakehouse.catalog.errors import AlreadyExistsError, NotFoundError
+from lakehouse.catalog.control_plane.schema import sequence_metadata, sequences, sessions, topics
+from lakehouse.catalog.errors import AlreadyExistsError, NotFoundError, StateError, quoted
 from lakehouse.catalog.locators import check_metadata_keys, parse_sequence_name
-from lakehouse.catalog.records import SequenceRecord, SessionRecord, TopicRecord
+from lakehouse.catalog.records import SequenceRecord, SessionRecord, SessionState, TopicRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,33 @@ class Sequences:
                 raise AlreadyExistsError("sequence", name) from None
             index_sequence_metadata(connection, row.id, user_metadata or {})
             return sequence_record(row)
+
+    def replace_metadata(self, name: str, user_metadata: dict[str, Any]) -> None:
+        """Replace the metadata of a sequence of which nothing is published yet.
+
+        What an ingestion finds out while it reads a recording belongs to what the sequence says about itself.
+
+        Raises:
+            NotFoundError: If there is no such sequence.
+            BadRequestError: If a metadata key breaks the rules.
+            StateError: If a session of it is finalized, or being finalized: what is published never changes.
+        """
+        check_metadata_keys(user_metadata)
+        published = (SessionState.COMMITTING, SessionState.FINALIZED)
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                select(sequences.c.id).where(sequences.c.name == name).with_for_update()
+            ).one_or_none()
+            if row is None:
+                raise NotFoundError("sequence", name)
+            is_published = exists().where(sessions.c.sequence_id == row.id, sessions.c.state.in_(published))
+            if connection.scalar(select(is_published)):
+                raise StateError(f"sequence {quoted(name)} is published: its metadata does not change any more")
+            connection.execute(
+                update(sequences).where(sequences.c.id == row.id).values(user_metadata=to_json(user_metadata))
+            )
+            connection.execute(delete(sequence_metadata).where(sequence_metadata.c.owner_id == row.id))
+            index_sequence_metadata(connection, row.id, user_metadata)
 
     def get(self, name: str) -> SequenceRecord:
         """The sequence of that name.

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable, Collection
 
 from sqlalchemy import Connection, insert, or_
 
@@ -14,11 +15,20 @@ from lakehouse.catalog.errors import NotFoundError
 from lakehouse.catalog.locators import SessionLocator, new_ulid, parse_sequence_name, parse_uuid
 from lakehouse.catalog.records import SessionRecord, SessionState
 
+Admission = Callable[[SessionRecord], Collection[int]]
+"""Looks at a session that is about to be committed; returns the ids of the topics it has judged, or raises a
+`ContractBreachError`."""
+
 
 class Sessions:
-    """Creates, finalizes and deletes sessions."""
+    """Creates, finalizes and deletes sessions.
+
+    Attributes:
+        admission: What every session of this process has to pass before it is committed; None: all pass.
+    """
 
     def __init__(self, database: Database, finalization: Finalization, deletion: Deletion) -> None:
+        self.admission: Admission | None = None
         self._database = database
         self._finalization = finalization
         self._deletion = deletion
@@ -53,10 +63,20 @@ class Sessions:
 
         Raises:
             NotFoundError: If there is no such session.
-            StateError: If it is finalized already, holds no topic, or a topic's upload has not ended.
+            StateError: If it is finalized already, holds no topic, a topic's upload has not ended, or it is in
+                quarantine.
+            ContractBreachError: If it does not pass the admission.
             CommitConflictError: If other writers kept winning the race for its tables.
         """
-        self._finalization.finalize(parse_uuid(session_uuid))
+        session_uuid = parse_uuid(session_uuid)
+        if self.admission is None:
+            self._finalization.finalize(session_uuid)
+            return
+        session = self._finalization.check_ready(session_uuid)
+        # One that is being committed has passed.
+        is_new = session.state is not SessionState.COMMITTING
+        judged = self.admission(session) if is_new else None
+        self._finalization.finalize(session_uuid, judged=judged, releases=is_new)
 
     def delete(self, locator: SessionLocator) -> None:
         """Delete the session with its topics, rows and notifications; the sequence stays.

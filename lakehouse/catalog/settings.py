@@ -48,12 +48,20 @@ class Settings(BaseSettings):
         validation_alias="LAKEHOUSE_CONTRACTS_FOLDER",
         description="folder of data contracts beside those shipped; a relative path is below LAKEHOUSE_HOME",
     )
-    contract_policy: Literal["report", "refuse"] = Field(
+    contract_policy: Literal["report", "refuse", "quarantine"] = Field(
         "report",
         validation_alias="LAKEHOUSE_CONTRACT_POLICY",
         description=(
-            "what Dagster does with a recording that fails its data contracts: report it after the commit, or refuse "
-            "the commit, so that the session stays open"
+            "what Dagster and `lakehouse ingest` do with a recording that fails its data contracts: report it after "
+            "the commit, refuse the commit, or put its session in quarantine"
+        ),
+    )
+    gateway_contract_policy: Literal["report", "refuse", "quarantine"] = Field(
+        "report",
+        validation_alias="LAKEHOUSE_GATEWAY_CONTRACT_POLICY",
+        description=(
+            "what the gateway does with a session that fails its data contracts; all but report read every session "
+            "back before its commit"
         ),
     )
     landing_prefix: str = Field(

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from lakehouse.cli.formatting import bold, error_console, human_time, wide_console
+from lakehouse.cli.formatting import error_console, human_time, wide_console
 
 if TYPE_CHECKING:
-    from lakehouse.contracts.findings import Finding
     from lakehouse.contracts.library import ContractLibrary
     from lakehouse.contracts.model import Contract
-    from lakehouse.contracts.validation import ValidationReport
 
 app = typer.Typer(
     help="Data contracts: list and check them, and judge recordings by them.",
@@ -42,13 +40,15 @@ def run(
 ) -> None:
     """Validate recordings now.
 
-    Ends with status 1 if a rule of severity error is broken or a contract file cannot be used.
+    Each sequence is told and recorded when it is judged. Ends with status 1 if a rule of severity error is broken, rows
+    cannot be read, or a contract file cannot be used.
     """
     # Imported when the command runs: the libraries behind it take seconds, `--help` should not.
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.settings import Settings
+    from lakehouse.cli.validation_output import JsonOutput, TextOutput
     from lakehouse.contracts import results
-    from lakehouse.contracts.findings import Verdict
+    from lakehouse.contracts.findings import Verdict, worst
     from lakehouse.contracts.library import ContractLibrary
     from lakehouse.contracts.selection import select_subjects
     from lakehouse.contracts.validation import Validator
@@ -56,16 +56,17 @@ def run(
     settings = Settings.load()
     library = ContractLibrary.load(settings.contracts_path, contract or ())
     _print_problems(library)
+    verdict = Verdict.PASSED
+    output = JsonOutput(library.problems) if as_json else TextOutput()
     with Lakehouse.open(settings) as lake:
-        report = Validator(lake, library).validate(select_subjects(lake, sequence, topic))
-        if record:
-            results.record(lake.system_tables, report)
-            lake.maintenance.run_pending()
-    if as_json:
-        typer.echo(json.dumps(_report_as_dict(report), indent=2))
-    else:
-        _print_report(report)
-    if library.problems or report.verdict is Verdict.FAILED:
+        for part in Validator(lake, library).parts(select_subjects(lake, sequence, topic), output.run_id):
+            if record:
+                results.record(lake.system_tables, part)
+                lake.maintenance.run_pending()
+            output.show(part)
+            verdict = worst([verdict, part.verdict])
+    output.end(verdict)
+    if library.problems or verdict is Verdict.FAILED:
         raise typer.Exit(1)
 
 
@@ -159,6 +160,63 @@ def lint(
         raise typer.Exit(1)
 
 
+@app.command("quarantined")
+def quarantined(as_json: Json = False) -> None:
+    """List the sessions that are kept from being committed, with the reason."""
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+
+    with Lakehouse.open(Settings.load()) as lake:
+        found = lake.quarantine.sessions()
+    if as_json:
+        rows = [
+            {"session": str(each.locator), "since_ns": each.quarantined_at_ns, "reason": each.quarantine_reason}
+            for each in found
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("session", "since (UTC)", "reason", box=None, header_style="bold")
+    for each in found:
+        table.add_row(str(each.locator), human_time(each.quarantined_at_ns or 0), each.quarantine_reason)
+    wide_console().print(table if found else "no session is in quarantine")
+
+
+Sessions = Annotated[list[str], typer.Argument(metavar="SESSION...", help="Locators, as `quarantined` lists them.")]
+
+
+@app.command("release")
+def release(sessions: Sessions) -> None:
+    """Commit sessions that are in quarantine, in spite of the contracts they break.
+
+    To have them judged again instead, by contracts that were corrected, ingest the recording or finalize the session
+    again.
+    """
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.locators import SessionLocator
+    from lakehouse.catalog.settings import Settings
+
+    locators = [SessionLocator.parse(name) for name in sessions]
+    with Lakehouse.open(Settings.load()) as lake:
+        for locator in locators:
+            lake.quarantine.release(locator)
+            typer.echo(f"{locator}: released, and committed")
+        lake.maintenance.run_pending()
+
+
+@app.command("discard")
+def discard(sessions: Sessions) -> None:
+    """Delete sessions that are in quarantine, with everything uploaded to them."""
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.locators import SessionLocator
+    from lakehouse.catalog.settings import Settings
+
+    locators = [SessionLocator.parse(name) for name in sessions]
+    with Lakehouse.open(Settings.load()) as lake:
+        for locator in locators:
+            lake.quarantine.discard(locator)
+            typer.echo(f"{locator}: discarded")
+
+
 def _library(extra: list[Path] | None) -> "ContractLibrary":
     from lakehouse.catalog.settings import Settings
     from lakehouse.contracts.library import ContractLibrary
@@ -208,58 +266,3 @@ def _contract_as_dict(contract: "Contract") -> dict[str, Any]:
         "applies_to": [_target(part) for part in contract.objects],
         "rules": sum(len(part.rules) for part in contract.objects),
     }
-
-
-def _report_as_dict(report: "ValidationReport") -> dict[str, Any]:
-    from lakehouse.contracts.results import result_rows
-
-    rows = list(result_rows(report, report.findings))
-    for row, finding in zip(rows, report.findings, strict=True):
-        row["time_ranges"], row["samples"] = json.loads(row["time_ranges"]), json.loads(row["samples"])
-        row["snippet"] = finding.snippet()
-    return {
-        "run_id": report.run_id,
-        "verdict": str(report.verdict),
-        "rows": report.rows,
-        "seconds": round(report.seconds, 3),
-        "contract_problems": [str(problem) for problem in report.problems],
-        "topics_without_contract": report.without_contract,
-        "results": rows,
-    }
-
-
-def _print_report(report: "ValidationReport") -> None:
-    from lakehouse.contracts.findings import Verdict, worst
-
-    console = wide_console()
-    if not report.sequences:
-        console.print("nothing to validate: no finalized sequence matches")
-        return
-    table = Table("sequence", "verdict", "topics", "rules", "failed", "warned", box=None, header_style="bold")
-    for sequence in report.sequences:
-        found = report.of_sequence(sequence)
-        counts = [sum(each.verdict is verdict for each in found) for verdict in (Verdict.FAILED, Verdict.WARNED)]
-        verdict = worst(each.verdict for each in found)
-        topics = len({each.topic for each in found if each.topic})
-        table.add_row(sequence, str(verdict), str(topics), str(len(found)), *map(str, counts))
-    console.print(table)
-    for finding in report.findings:
-        if finding.verdict is not Verdict.PASSED:
-            _print_finding(finding)
-    console.print(f"{report.rows:,} rows in {report.seconds:.1f} s; run {report.run_id}")
-
-
-def _print_finding(finding: "Finding") -> None:
-    console = wide_console()
-    console.print(bold(f"\n{finding.verdict}: {finding.subject}, rule {finding.rule.id}"))
-    if finding.rule.description:
-        console.print(f"  {finding.rule.description}")
-    console.print(f"  expected  {finding.expected}")
-    console.print(f"  observed  {finding.observed}")
-    for found in finding.ranges[:3]:
-        span = f"{human_time(found.start_ns)} UTC, {(found.end_ns - found.start_ns) / 1e9:.3f} s, {found.rows:,} rows"
-        console.print(f"  at        {span}; {found.start_ns} to {found.end_ns} ns")
-    if finding.range_count > 3:
-        console.print(f"            and {finding.range_count - 3:,} more places")
-    if snippet := finding.snippet():
-        console.print(f"  look      {snippet}", soft_wrap=True)

@@ -38,7 +38,7 @@ def ingest(
 
     Every message is accounted for: counts are compared with the recording's own index, and what could not be decoded is
     listed with the reason. A recording that fails leaves nothing behind and does not stop the others; the exit status
-    is 1 if one failed.
+    is 1 if one failed, or is in quarantine (LAKEHOUSE_CONTRACT_POLICY).
 
     Examples:
 
@@ -55,6 +55,10 @@ def ingest(
     console, errors = wide_console(), error_console()
     failed = 0
     with Lakehouse.open(Settings.load()) as lake:
+        if lake.settings.contract_policy != "report":
+            from lakehouse.contracts.gate import guard
+
+            guard(lake, lake.settings.contract_policy)
         for path in files:
             try:
                 report = _ingest_with_progress(errors, lake, path, sequence, user_metadata, topic)

@@ -55,6 +55,10 @@ def run(
     with _opened(settings) as lakehouse:
         if resumed := lakehouse.recovery.resume_all():
             _log.info("%d interrupted commits were carried through", resumed)
+        if settings.gateway_contract_policy != "report":
+            from lakehouse.contracts.gate import guard
+
+            guard(lakehouse, settings.gateway_contract_policy)
         authorizer = KeyRequired(lakehouse.api_keys) if api_key else AllowAll()
         gateway = Gateway(lakehouse, host, port, authorizer, tls=TlsFiles.of_settings(settings) if tls else None)
         gateway.start()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from lakehouse.catalog.errors import shorten
 from lakehouse.cli.formatting import human_bytes, human_span, human_time, wide_console
 
 if TYPE_CHECKING:
@@ -45,9 +46,23 @@ def _as_dict(description: "SequenceDescription") -> dict[str, object]:
         "sequence": description.sequence.name,
         "created_at_ns": description.sequence.created_at_ns,
         "user_metadata": description.sequence.user_metadata,
-        "sessions": [{"locator": str(s.locator), "state": s.state} for s in description.sessions],
+        "sessions": [
+            {"locator": str(s.locator), "state": s.state, "quarantine_reason": s.quarantine_reason}
+            for s in description.sessions
+        ],
+        "remarks": _remarks(description),
         "topics": [_topic_as_dict(topic) for topic in description.topics],
     }
+
+
+def _remarks(description: "SequenceDescription") -> list[str]:
+    """What people should know before they use the sequence."""
+    from lakehouse.catalog.recording_losses import losses_of
+
+    losses = losses_of(description.sequence.user_metadata, description.topics)
+    remarks = [f"recording incomplete: {losses}"] if losses is not None and losses.count else []
+    kept_back = [each for each in description.sessions if each.quarantine_reason is not None]
+    return remarks + [f"in quarantine: {each.locator} {each.quarantine_reason}" for each in kept_back]
 
 
 def _topic_as_dict(topic: "TopicRecord") -> dict[str, object]:
@@ -65,7 +80,9 @@ def _topic_as_dict(topic: "TopicRecord") -> dict[str, object]:
 
 
 def _print_sequences(descriptions: "list[SequenceDescription]") -> None:
-    table = Table("sequence", "created (UTC)", "sessions", "topics", "rows", "size", box=None, header_style="bold")
+    table = Table(
+        "sequence", "created (UTC)", "sessions", "topics", "rows", "size", "remarks", box=None, header_style="bold"
+    )
     for each in descriptions:
         table.add_row(
             each.sequence.name,
@@ -74,6 +91,7 @@ def _print_sequences(descriptions: "list[SequenceDescription]") -> None:
             str(len(each.topics)),
             f"{sum(topic.row_count for topic in each.topics):,}",
             human_bytes(sum(topic.total_bytes for topic in each.topics)),
+            "; ".join(shorten(remark, 120) for remark in _remarks(each)),
         )
     wide_console().print(table if descriptions else "No sequences yet: try `lakehouse ingest FILE`.")
 
@@ -90,4 +108,7 @@ def _print_topics(description: "SequenceDescription") -> None:
             str(topic.chunk_count),
             topic.table_identifier or "-",
         )
-    wide_console().print(table)
+    console = wide_console()
+    console.print(table)
+    for remark in _remarks(description):
+        console.print(remark, style="yellow")

@@ -1,7 +1,7 @@
-"""The rules of one topic at work: blocks of rows in, derived columns out."""
+"""The rules of one topic at work: blocks of rows in, counts and places of what breaks them out."""
 
 import logging
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,23 +13,48 @@ import pyarrow as pa
 from lakehouse.catalog.errors import shorten
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.contracts.findings import Finding, Tally, Verdict, broken_verdict
-from lakehouse.contracts.judging import Question
+from lakehouse.contracts.judging import Measure, Question, measures_of
 from lakehouse.contracts.model import EffectiveContract, FieldPath, RuleSpec
 from lakehouse.contracts.rules.catalogue import TOPIC_RULES
-from lakehouse.contracts.rules.rule import Derived, Rows, Rule, find_field
+from lakehouse.contracts.rules.rule import VALUE, Derived, Rows, Rule, find_field, is_text
 from lakehouse.contracts.rules.schema import RequiredValues, SchemaMatches
+from lakehouse.contracts.screening import can_screen, failing_rows, is_there
 
 logger = logging.getLogger(__name__)
+
+Failing = Sequence[tuple[str, npt.NDArray[np.int64]]]
+"""Which rows of a block fail, by derived column."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where derived columns come from.
+
+    Attributes:
+        first_row: Number of the first row within the topic; -1: this is the one extra row for the topic as a whole.
+        times: Of the rows.
+        previous_ns: Of the row before each.
+    """
+
+    first_row: int
+    times: npt.NDArray[np.int64]
+    previous_ns: npt.NDArray[np.int64]
 
 
 @dataclass
 class BoundRule:
-    """A rule of a contract and what it found in one topic."""
+    """A rule of a contract and what it found in one topic.
+
+    Attributes:
+        rule: None if it has nothing to be about.
+        is_deferred: Whether Great Expectations itself looks at the rows.
+    """
 
     spec: RuleSpec
     rule: Rule | None
     tally: Tally
     is_about_rows: bool = False
+    is_deferred: bool = False
 
     @property
     def is_working(self) -> bool:
@@ -41,102 +66,153 @@ class BoundRule:
     def column(self, suffix: str) -> str:
         return f"{self.spec.id}|{suffix}"
 
+    def screen(self, derived: Derived, block: Block) -> None:
+        """Find the rows that fail, and settle."""
+        assert self.rule is not None
+        failing = [
+            (each.column, failing_rows(each.type, each.arguments, derived[each.column]))
+            for each in self.rule.expectations
+            if each.column in derived
+        ]
+        self.settle(derived, failing, block)
+
+    def settle(self, derived: Derived, failing: Failing, block: Block) -> None:
+        """Add what was found in a block.
+
+        Args:
+            derived: Columns that were judged, by suffix.
+            failing: What was found in each.
+            block: Where they come from.
+        """
+        if block.first_row < 0 and self.is_about_rows:
+            return
+        if len(failing) == 1:
+            own = failing[0][1]
+        else:
+            own = np.unique(np.concatenate([rows for _, rows in failing])) if failing else np.empty(0, np.int64)
+        main = derived.get(VALUE)
+        if main is not None:
+            there = is_there(main)
+            # What has no value to judge may still be missing one.
+            self.tally.checked += int(np.count_nonzero(there)) + len(own) - int(np.count_nonzero(there[own]))
+        if not len(own):
+            return
+        if block.first_row < 0:
+            self.tally.failed += 1
+        else:
+            self.tally.add(own, block.first_row, block.times, block.previous_ns)
+        for place in own[: self.tally.samples_wanted]:
+            column = next(suffix for suffix, rows in failing if _contains(rows, place))
+            self.tally.sample(int(block.times[place]), column, derived[column][place])
+
 
 @dataclass
 class Piece:
-    """Derived columns of one block of one topic.
+    """Derived columns of one block of one topic that Great Expectations is to look at.
 
     Attributes:
         topic: What they were derived from.
-        first_row: Number of the first row within the topic; -1: this is the one extra row for the topic as a whole.
         columns: By rule id and suffix.
     """
 
     topic: "BoundTopic"
-    first_row: int
-    times: npt.NDArray[np.int64]
-    previous_ns: npt.NDArray[np.int64]
+    block: Block
     columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.times)
+        return len(self.block.times)
 
     @property
     def nbytes(self) -> int:
-        return sum(column.nbytes for column in self.columns.values()) + self.times.nbytes * 2
+        return sum(column.nbytes for column in self.columns.values()) + self.block.times.nbytes * 2
 
 
 class BoundTopic:
     """All rules of one topic.
 
-    Attributes:
-        questions: What to ask about the derived columns, with the rule each belongs to. Topics with equal questions can
-            be judged in one batch.
+    Args:
+        topic: With a schema.
+        contract: What applies to it.
+        defers: Whether rules that are expectations of Great Expectations are left to it; else those are evaluated here
+            that can be, and the others left out.
     """
 
-    def __init__(self, topic: TopicRecord, contract: EffectiveContract) -> None:
+    def __init__(self, topic: TopicRecord, contract: EffectiveContract, *, defers: bool) -> None:
         if topic.arrow_schema is None:
             raise ValueError("a topic without schema has nothing to validate")
         self.topic = topic
         self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(topic.arrow_schema))
+        self._defers = defers
         self.rules = {rule.id: self._bind(rule, contract) for rule in contract.rules.values()}
         self._row_count = 0
         self._last_ns: int | None = None
 
     @property
     def questions(self) -> list[tuple[str, Question]]:
-        found = []
-        for rule_id, bound in self.rules.items():
-            if bound.rule is not None and bound.is_working:
-                for each in bound.rule.expectations:
-                    found.append((rule_id, Question(bound.column(each.column), each.type, each.arguments)))
-        return found
+        """What Great Expectations is to be asked about the rows, with the rule each question belongs to."""
+        return [
+            (rule_id, Question(bound.column(each.column), each.type, each.arguments))
+            for rule_id, bound in self.rules.items()
+            if bound.is_deferred and bound.rule is not None and bound.is_working
+            for each in bound.rule.expectations
+        ]
 
     @property
     def batch_key(self) -> str:
-        """Equal for topics that can be judged in one batch."""
+        """Equal for topics whose rows can be judged in one batch."""
         return repr([(rule_id, q.column, q.type, sorted(q.arguments.items())) for rule_id, q in self.questions])
 
-    def derive(self, frame: pl.DataFrame) -> Piece:
-        """The derived columns of the next block."""
+    def observe(self, frame: pl.DataFrame) -> Piece | None:
+        """Take the next block; returns what is left to Great Expectations, if anything is."""
         rows = Rows(frame, self._last_ns, self._row_count)
-        piece = Piece(self, self._row_count, rows.times, rows.previous_ns)
+        block = Block(self._row_count, rows.times, rows.previous_ns)
+        piece = Piece(self, block)
         for bound in self.rules.values():
             if bound.is_working:
-                for suffix, values in self._derived(bound, rows).items():
-                    bound.is_about_rows = True
-                    piece.columns[bound.column(suffix)] = values
+                self._observe(bound, rows, piece)
         self._row_count += len(rows)
         self._last_ns = int(rows.times[-1])
-        return piece
+        return piece if piece.columns else None
 
-    def finish(self) -> Piece:
-        """One more row, with what is about the topic as a whole."""
+    def finish(self) -> None:
+        """After the last block: what is about the topic as a whole."""
         interval = self.topic.interval
         end_ns = np.array([interval.end_ns if interval else 0], dtype=np.int64)
         start_ns = np.array([interval.start_ns if interval else 0], dtype=np.int64)
-        piece = Piece(self, -1, end_ns, start_ns)
         for bound in self.rules.values():
             if bound.rule is not None and bound.is_working:
-                for suffix, value in bound.rule.finish().items():
-                    piece.columns[bound.column(suffix)] = np.array([value])
-        return piece
+                derived = {suffix: np.array([value]) for suffix, value in bound.rule.finish().items()}
+                bound.screen(derived, Block(-1, end_ns, start_ns))
 
-    def findings(self) -> list[Finding]:
-        """The results, once everything is judged."""
-        there = [bound for bound in self.rules.values() if bound.rule is not None or bound.tally.complaint is not None]
-        return [self._finding(bound) for bound in there]
+    def judged(self) -> list[BoundRule]:
+        """The rules that have a result."""
+        return [bound for bound in self.rules.values() if bound.rule is not None or bound.tally.complaint is not None]
 
-    def _derived(self, bound: BoundRule, rows: Rows) -> Derived:
+    def measures(self) -> list[list[Measure]]:
+        """What the verdicts about `judged` rest on."""
+        return [measures_of(bound.tally.failed, bound.tally.checked, bound.spec.tolerance) for bound in self.judged()]
+
+    def findings(self, broken: Sequence[bool]) -> list[Finding]:
+        """The results, given which of the `judged` rules are broken."""
+        return [self._finding(bound, is_broken) for bound, is_broken in zip(self.judged(), broken, strict=True)]
+
+    def _observe(self, bound: BoundRule, rows: Rows, piece: Piece) -> None:
         assert bound.rule is not None
         try:
             with np.errstate(invalid="ignore", over="ignore"):
-                return bound.rule.derive(rows)
+                derived = bound.rule.derive(rows)
+                if not derived:
+                    return
+                bound.is_about_rows = True
+                if not bound.is_deferred:
+                    bound.screen(derived, piece.block)
         except (pl.exceptions.PolarsError, pa.ArrowException, ArithmeticError, TypeError, ValueError) as error:
             # One rule that meets data it cannot make sense of must not keep the others from being judged.
             logger.warning("rule %s of %s: %s", bound.spec.id, self.topic.locator, error)
             bound.give_up(f"could not be evaluated: {error}")
-            return {}
+            return
+        if bound.is_deferred:
+            piece.columns.update({bound.column(suffix): values for suffix, values in derived.items()})
 
     def _bind(self, spec: RuleSpec, contract: EffectiveContract) -> BoundRule:
         kind = TOPIC_RULES[spec.rule]
@@ -154,7 +230,15 @@ class BoundTopic:
             rule: Rule = kind(spec.path, parameters, self.schema, tuple(contract.properties.values()))
         else:
             rule = kind(spec.path, parameters, self.schema)
-        return BoundRule(spec, rule, Tally(rule.spans_previous, rule.describe))
+        if rule.is_native and not self._defers and not self._can_screen(spec.path, rule):
+            return unbound
+        tally = Tally(rule.spans_previous, rule.describe)
+        return BoundRule(spec, rule, tally, is_deferred=rule.is_native and self._defers)
+
+    def _can_screen(self, path: FieldPath, rule: Rule) -> bool:
+        found = find_field(self.schema, path)
+        of_text = found is not None and is_text(found.type)
+        return all(can_screen(each.type, each.arguments, of_text=of_text) for each in rule.expectations)
 
     def _is_optional(self, path: FieldPath, contract: EffectiveContract) -> bool:
         """Whether a field that is not there need not be: the contract lists it, or what is around it, as optional."""
@@ -164,23 +248,12 @@ class BoundTopic:
                 return wanted is not None and not wanted.required
         return False
 
-    def _finding(self, bound: BoundRule) -> Finding:
+    def _finding(self, bound: BoundRule, is_broken: bool) -> Finding:
         tally, spec, topic = bound.tally, bound.spec, self.topic
-        is_broken = tally.complaint is not None or not spec.tolerance.allows(tally.failed, tally.checked)
-        if tally.complaint is not None:
-            observed = tally.complaint
-        elif tally.failed and not bound.is_about_rows:
-            observed = tally.samples[0].text if tally.samples else "not as expected"
-        elif tally.failed:
-            samples = "; ".join(dict.fromkeys(sample.text for sample in tally.samples))
-            observed = f"{tally.failed:,} of {tally.checked:,} rows: {samples}"
-        elif bound.is_about_rows:
-            observed = f"{tally.checked:,} rows as expected" if tally.checked else "nothing to judge"
-        else:
-            observed = "as expected" if tally.checked else "nothing to judge"
         expected = bound.rule.expected if bound.rule is not None else spec.rule
         if str(spec.tolerance):
             expected += f", but for {spec.tolerance}"
+        is_broken = is_broken or tally.complaint is not None
         return Finding(
             sequence=topic.locator.sequence,
             session=str(topic.session_locator),
@@ -191,7 +264,7 @@ class BoundTopic:
             kind=TOPIC_RULES[spec.rule].kind,
             verdict=broken_verdict(spec) if is_broken else Verdict.PASSED,
             expected=expected,
-            observed=shorten(observed, 500),
+            observed=shorten(_observed(bound), 500),
             rows_checked=tally.checked,
             rows_failed=tally.failed,
             ranges=tuple(tally.ranges),
@@ -202,17 +275,28 @@ class BoundTopic:
         )
 
 
-def filled(piece: Piece, column: str, like: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A column of a piece; where the piece has none, nothing to judge."""
-    values = piece.columns.get(column)
+def filled(columns: Mapping[str, npt.NDArray[Any]], name: str, count: int, like: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A column of a piece of `count` rows; where the piece has none, nothing to judge."""
+    values = columns.get(name)
     if values is not None:
         return values
-    empty = None if like.hasobject else math.nan
-    return np.full(len(piece), empty, dtype=like)
+    return np.full(count, None if like.hasobject else np.nan, dtype=like)
 
 
-def count_judged(values: npt.NDArray[Any]) -> int:
-    """How many values there are to judge."""
-    if values.dtype.hasobject:
-        return int(sum(value is not None for value in values))
-    return int(np.count_nonzero(~np.isnan(values)))
+def _observed(bound: BoundRule) -> str:
+    tally = bound.tally
+    if tally.complaint is not None:
+        return tally.complaint
+    if tally.failed and not bound.is_about_rows:
+        return tally.samples[0].text if tally.samples else "not as expected"
+    if tally.failed:
+        samples = "; ".join(dict.fromkeys(sample.text for sample in tally.samples))
+        return f"{tally.failed:,} of {tally.checked:,} rows: {samples}"
+    if not tally.checked:
+        return "nothing to judge"
+    return f"{tally.checked:,} rows as expected" if bound.is_about_rows else "as expected"
+
+
+def _contains(rows: npt.NDArray[np.int64], row: int) -> bool:
+    place = np.searchsorted(rows, row)
+    return bool(place < len(rows) and rows[place] == row)

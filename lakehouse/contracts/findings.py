@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lakehouse.contracts.model import Kind, RuleSpec, Severity
+from lakehouse import __version__
+from lakehouse.catalog.errors import shorten
+from lakehouse.catalog.records import TopicRecord
+from lakehouse.contracts.model import NO_TOLERANCE, Kind, RuleSpec, Severity
 
 MAX_RANGES = 20
 MAX_SAMPLES = 5
@@ -107,6 +110,30 @@ def broken_verdict(rule: RuleSpec) -> Verdict:
     return _BROKEN[rule.severity]
 
 
+READABLE = "readable"
+
+
+def unreadable_topic(topic: TopicRecord, reason: str) -> Finding:
+    """The only result about a topic whose rows cannot be read: that it fails."""
+    rule = RuleSpec(
+        READABLE, READABLE, (), {}, Severity.ERROR, "availability", "", NO_TOLERANCE, "lakehouse", __version__, None
+    )
+    return Finding(
+        sequence=topic.locator.sequence,
+        session=str(topic.session_locator),
+        topic=str(topic.locator),
+        topic_uuid=topic.uuid,
+        ontology_tag=topic.ontology_tag,
+        rule=rule,
+        kind=Kind.SCHEMA,
+        verdict=Verdict.FAILED,
+        expected="rows that can be read",
+        observed=shorten(f"could not be read: {reason}", 500),
+        rows_checked=topic.row_count,
+        rows_failed=topic.row_count,
+    )
+
+
 @dataclass
 class Tally:
     """Collects what one rule found in the blocks of one topic.
@@ -162,6 +189,10 @@ class Tally:
             self.ranges.append(TimeRange(int(starts_ns[first]), int(ends_ns[last]), int(counts[number])))
         self._last_row = first_row + int(failing[-1])
 
+    @property
+    def samples_wanted(self) -> int:
+        return MAX_SAMPLES - len(self.samples)
+
     def sample(self, at_ns: int, column: str, value: Any) -> None:
-        if len(self.samples) < MAX_SAMPLES:
+        if self.samples_wanted:
             self.samples.append(Sample(at_ns, self.describe(column, value)))

@@ -1,7 +1,8 @@
-"""Great Expectations as the judge: derived columns in, failing rows out.
+"""Who judges: Great Expectations, or, where it is not loaded, the same expectations evaluated here.
 
-It is imported with the first judgement, not before: that takes ten seconds and 280 MB. Its pandas engine works on NumPy
-columns; Arrow ones make it five times slower.
+It is imported with the first judgement, not before: that takes ten seconds and 280 MB. What it is asked is small: for
+all rules of many topics how many rows failed, against what the contract allows; and the rows themselves only where a
+contract has expectations of its own. Its pandas engine works on NumPy columns; Arrow ones make it five times slower.
 """
 
 import logging
@@ -13,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lakehouse.catalog.errors import shorten
+from lakehouse.contracts.model import Tolerance
+from lakehouse.contracts.rules.rule import Expectation, between
+from lakehouse.contracts.screening import failing_rows
 
 # For each expectation the engine copies the rows with a value, in all columns of the batch: from so many rows on, a
 # batch per column is quicker than one for all.
@@ -47,13 +51,34 @@ class Answer:
     complaint: str | None = None
 
 
-class Judge:
-    """Judges batches of columns, one validation per batch."""
+@dataclass(frozen=True)
+class Measure:
+    """A number that a verdict rests on, and between which limits it must lie."""
 
-    def __init__(self) -> None:
-        self._batches: Any = None
-        self._expectations: Any = None
-        self._suite: Any = None
+    value: float
+    expectation: Expectation
+
+
+def measures_of(failed: int, checked: int, tolerance: Tolerance) -> list[Measure]:
+    """What the verdict about a rule rests on: how many rows failed, and which share of those checked."""
+    measures = []
+    if tolerance.rows is not None or tolerance.percent is None:
+        measures.append(Measure(failed, between("rows failed", 0, tolerance.rows or 0)))
+    if tolerance.percent is not None:
+        # A quotient of whole numbers is the double nearest to it, as the limit is the one nearest to what was written.
+        percent = 100 * failed / max(checked, 1)
+        measures.append(Measure(percent, between("percent failed", 0, tolerance.percent)))
+    return measures
+
+
+class PlainJudge:
+    """Judges without Great Expectations: at once, and with the same answers where it knows the expectation.
+
+    Attributes:
+        defers: Whether rules that are expectations of Great Expectations are brought here, with their rows.
+    """
+
+    defers = False
 
     def judge(self, columns: Mapping[str, npt.NDArray[Any]], questions: Sequence[Question]) -> list[Answer]:
         """Judge one batch.
@@ -65,6 +90,41 @@ class Judge:
         Returns:
             One answer per question, in their order.
         """
+        return [Answer(failing_rows(each.type, each.arguments, columns[each.column])) for each in questions]
+
+    def broken(self, outcomes: Sequence[Sequence[Measure]]) -> list[bool]:
+        """Which of the outcomes do not lie in all their limits, in one batch: a row each, a column per limit."""
+        places: dict[str, list[tuple[int, Measure]]] = {}
+        for row, measures in enumerate(outcomes):
+            for each in measures:
+                places.setdefault(_limit_name(each.expectation), []).append((row, each))
+        columns = {}
+        for name, found in places.items():
+            columns[name] = np.full(len(outcomes), np.nan)
+            columns[name][[row for row, _ in found]] = [each.value for _, each in found]
+        limits = {name: found[0][1].expectation for name, found in places.items()}
+        answers = self.judge(columns, [Question(name, each.type, each.arguments) for name, each in limits.items()])
+        broken = np.zeros(len(outcomes), dtype=bool)
+        for name, answer in zip(limits, answers, strict=True):
+            broken[answer.failing] = True
+            if answer.complaint is not None:
+                # What cannot be judged has not passed.
+                broken[~np.isnan(columns[name])] = True
+        return [bool(each) for each in broken]
+
+
+class Judge(PlainJudge):
+    """Great Expectations, loaded with its first judgement."""
+
+    defers = True
+
+    def __init__(self) -> None:
+        self._batches: Any = None
+        self._expectations: Any = None
+        self._suite: Any = None
+
+    def judge(self, columns: Mapping[str, npt.NDArray[Any]], questions: Sequence[Question]) -> list[Answer]:
+        """See `PlainJudge.judge`; one validation per batch."""
         if not questions:
             return []
         self._load()
@@ -111,6 +171,10 @@ class Judge:
         self._batches = asset.add_batch_definition_whole_dataframe("batch")
         self._suite = gx.ExpectationSuite
         self._expectations = {kind.expectation_type: kind for kind in _expectation_classes(core)}
+
+
+def _limit_name(expectation: Expectation) -> str:
+    return f"{expectation.column} {expectation.type} {sorted(expectation.arguments.items())}"
 
 
 def _expectation_classes(module: Any) -> list[Any]:

@@ -49,7 +49,8 @@ class Tolerance:
             return failed == 0
         if self.rows is not None and failed > self.rows:
             return False
-        return self.percent is None or failed <= checked * self.percent / 100
+        # A quotient of whole numbers is the double nearest to it, as the limit is the one nearest to what was written.
+        return self.percent is None or failed == 0 or 100 * failed / max(checked, 1) <= self.percent
 
     def __str__(self) -> str:
         limits = [f"{self.rows:,} rows"] if self.rows is not None else []

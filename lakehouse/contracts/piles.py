@@ -1,16 +1,13 @@
-"""Derived columns of many topics, collected until they are worth one judgement.
+"""Columns that Great Expectations itself is to look at, collected until they are worth one judgement.
 
 A judgement costs tens of milliseconds whatever its size, so small topics that are asked the same questions share one.
 The memory they wait in is bounded.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from lakehouse.contracts.binding import Piece, count_judged, filled
-from lakehouse.contracts.findings import MAX_SAMPLES
-from lakehouse.contracts.judging import Answer, Judge, Question
-from lakehouse.contracts.rules.rule import VALUE
+from lakehouse.contracts.binding import Piece, filled
+from lakehouse.contracts.judging import Answer, PlainJudge, Question
 
 MAX_BYTES = 64 << 20
 
@@ -23,7 +20,7 @@ class Piles:
         max_bytes: Derived columns kept waiting, over all piles; None: `MAX_BYTES`.
     """
 
-    def __init__(self, judge: Judge, max_bytes: int | None = None) -> None:
+    def __init__(self, judge: PlainJudge, max_bytes: int | None = None) -> None:
         self._judge = judge
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._piles: dict[str, list[Piece]] = {}
@@ -48,7 +45,10 @@ class Piles:
         pieces, _ = self._piles.pop(key), self._sizes.pop(key)
         names = sorted({name for piece in pieces for name in piece.columns})
         types = {name: next(p.columns[name].dtype for p in pieces if name in p.columns) for name in names}
-        columns = {name: np.concatenate([filled(piece, name, types[name]) for piece in pieces]) for name in names}
+        columns = {
+            name: np.concatenate([filled(piece.columns, name, len(piece), types[name]) for piece in pieces])
+            for name in names
+        }
         # A rule that gave up half-way leaves questions without a column.
         questions = [(rule_id, each) for rule_id, each in self._questions.pop(key) if each.column in columns]
         answers = self._judge.judge(columns, [each for _, each in questions])
@@ -56,54 +56,35 @@ class Piles:
         for (rule_id, question), answer in zip(questions, answers, strict=True):
             by_rule.setdefault(rule_id, []).append((question.column, answer))
         for rule_id, found in by_rule.items():
-            self._settle(pieces, rule_id, found)
+            _settle(pieces, rule_id, found)
 
-    def _settle(self, pieces: list[Piece], rule_id: str, found: list[tuple[str, Answer]]) -> None:
-        """Give the answers about one rule back to the topics they are about."""
-        failing = np.unique(np.concatenate([answer.failing for _, answer in found]))
-        complaint = next((answer.complaint for _, answer in found if answer.complaint), None)
-        start = 0
-        for piece in pieces:
-            bound = piece.topic.rules[rule_id]
-            end = start + len(piece)
-            if complaint is not None:
-                bound.give_up(complaint)
-            if bound.is_working:
-                self._tally(piece, rule_id, found, failing[np.searchsorted(failing, start) :], start, end)
-            start = end
 
-    def _tally(
-        self,
-        piece: Piece,
-        rule_id: str,
-        found: list[tuple[str, Answer]],
-        failing: npt.NDArray[np.int64],
-        start: int,
-        end: int,
-    ) -> None:
+def _settle(pieces: list[Piece], rule_id: str, found: list[tuple[str, Answer]]) -> None:
+    """Give the answers about one rule back to the topics they are about."""
+    complaint = next((answer.complaint for _, answer in found if answer.complaint), None)
+    start = 0
+    for piece in pieces:
         bound = piece.topic.rules[rule_id]
-        is_extra = piece.first_row < 0
-        if is_extra and bound.is_about_rows:
-            return
-        main = piece.columns.get(bound.column(VALUE))
-        own = failing[: np.searchsorted(failing, end)] - start
-        if main is not None:
-            # What has no value to judge may still be missing one.
-            bound.tally.checked += count_judged(main) + len(own) - count_judged(main[own])
-        if not len(own):
-            return
-        if is_extra:
-            bound.tally.failed += 1
-        else:
-            bound.tally.add(own, piece.first_row, piece.times, piece.previous_ns)
-        for place in own[:MAX_SAMPLES]:
-            for column, answer in found:
-                if _contains(answer, place + start) and column in piece.columns:
-                    suffix = column.rpartition("|")[2]
-                    bound.tally.sample(int(piece.times[place]), suffix, piece.columns[column][place])
-                    break
+        end = start + len(piece)
+        if complaint is not None:
+            bound.give_up(complaint)
+        if bound.is_working:
+            derived = {
+                column.rpartition("|")[2]: values for column, values in piece.columns.items() if _is_of(rule_id, column)
+            }
+            own = [
+                (column.rpartition("|")[2], _within(answer, start, end))
+                for column, answer in found
+                if column in piece.columns
+            ]
+            bound.settle(derived, own, piece.block)
+        start = end
 
 
-def _contains(answer: Answer, row: int) -> bool:
-    place = np.searchsorted(answer.failing, row)
-    return bool(place < len(answer.failing) and answer.failing[place] == row)
+def _is_of(rule_id: str, column: str) -> bool:
+    return column.rpartition("|")[0] == rule_id
+
+
+def _within(answer: Answer, start: int, end: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    first, last = np.searchsorted(answer.failing, [start, end])
+    return answer.failing[first:last] - start

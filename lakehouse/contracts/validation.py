@@ -1,30 +1,30 @@
-"""Validating sequences and sessions: rows are read once, in blocks, whatever the number of rules."""
+"""Validating sequences and sessions: rows are read once, in blocks, whatever the number of rules.
+
+Results come some sequences at a time, so that a run over a whole lake holds the findings of a few, and what has been
+judged when it ends early is not lost.
+"""
 
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import polars as pl
-import pyarrow as pa
-
+from lakehouse.catalog.errors import LakehouseError, NotFoundError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.contracts.binding import BoundTopic
+from lakehouse.contracts.blocks import read_blocks
 from lakehouse.contracts.document import Problem
-from lakehouse.contracts.findings import Finding, Verdict, broken_verdict, worst
-from lakehouse.contracts.judging import Judge, Question
+from lakehouse.contracts.findings import Finding, Verdict, unreadable_topic, worst
+from lakehouse.contracts.judging import Judge, Measure, PlainJudge
 from lakehouse.contracts.library import ContractLibrary
-from lakehouse.contracts.model import Kind
 from lakehouse.contracts.piles import Piles
 from lakehouse.contracts.resolution import contract_of_sequence, contract_of_topic
-from lakehouse.contracts.rules.catalogue import SEQUENCE_RULES
-from lakehouse.contracts.rules.sequences import Finding as Measured
-from lakehouse.contracts.rules.sequences import SequenceRule
+from lakehouse.contracts.whole_sequences import BoundSequence
 
-BLOCK_ROWS = 65_536
-BLOCK_BYTES = 64 << 20
+# Whatever is reached first ends a part of a run. A part costs one judgement and, where it is recorded, one commit.
+SEQUENCES_AT_ONCE = 20
+SECONDS_AT_ONCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Subject:
 
 @dataclass
 class ValidationReport:
-    """What a run found.
+    """What a run, or a part of it, found.
 
     Attributes:
         findings: One per topic and rule, and per sequence and rule about it.
         without_contract: Locators of topics no contract applies to.
+        unreadable: Why rows could not be read, by locator of the topic; each is a finding too.
         problems: Contract files that were not used.
+        subjects: What was looked at, without sequences that were deleted meanwhile.
         rows: Rows read.
         seconds: How long it took.
     """
@@ -57,10 +59,15 @@ class ValidationReport:
     checked_at_ns: int = 0
     findings: list[Finding] = field(default_factory=list)
     without_contract: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    sequences: list[str] = field(default_factory=list)
+    subjects: list[Subject] = field(default_factory=list)
     rows: int = 0
     seconds: float = 0.0
+
+    @property
+    def sequences(self) -> list[str]:
+        return [subject.sequence for subject in self.subjects]
 
     @property
     def verdict(self) -> Verdict:
@@ -69,6 +76,36 @@ class ValidationReport:
     def of_sequence(self, sequence: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.sequence == sequence]
 
+    def add(self, part: "ValidationReport") -> None:
+        """Take in another part of the run."""
+        self.findings += part.findings
+        self.without_contract += part.without_contract
+        self.unreadable |= part.unreadable
+        self.subjects += part.subjects
+        self.rows += part.rows
+        self.seconds += part.seconds
+
+
+@dataclass
+class _Pending:
+    """A subject whose rows were read and whose verdicts are still out."""
+
+    subject: Subject
+    topics: list[BoundTopic] = field(default_factory=list)
+    sequence: BoundSequence | None = None
+    unreadable: list[Finding] = field(default_factory=list)
+
+    def measures(self) -> list[list[Measure]]:
+        found = [measures for bound in self.topics for measures in bound.measures()]
+        return found + (self.sequence.measures() if self.sequence else [])
+
+    def findings(self, broken: Iterator[bool]) -> Iterator[Finding]:
+        yield from self.unreadable
+        for bound in self.topics:
+            yield from bound.findings([next(broken) for _ in bound.judged()])
+        if self.sequence is not None:
+            yield from self.sequence.findings(broken)
+
 
 class Validator:
     """Validates against the contracts of a library.
@@ -76,21 +113,30 @@ class Validator:
     Args:
         lake: Where the rows are.
         library: The contracts.
-        judge: Kept between runs of a process, as loading it is dear.
+        judge: Kept between runs of a process, as loading Great Expectations is dear.
     """
 
-    def __init__(self, lake: Lakehouse, library: ContractLibrary, judge: Judge | None = None) -> None:
+    def __init__(self, lake: Lakehouse, library: ContractLibrary, judge: PlainJudge | None = None) -> None:
         self._lake = lake
         self._library = library
         self._judge = judge or Judge()
 
-    def validate(
+    def validate(self, subjects: Iterable[Subject], run_id: str | None = None) -> ValidationReport:
+        """Judge everything about the subjects, and keep all findings; see `parts`."""
+        whole = ValidationReport(run_id or str(uuid.uuid4()), time.time_ns(), problems=self._library.problems)
+        for part in self.parts(subjects, whole.run_id):
+            whole.add(part)
+        return whole
+
+    def parts(
         self,
         subjects: Iterable[Subject],
         run_id: str | None = None,
         progress: Callable[[str], None] = lambda _locator: None,
-    ) -> ValidationReport:
-        """Judge everything about the subjects. Nothing is recorded; see `results.record`.
+    ) -> Iterator[ValidationReport]:
+        """Judge everything about the subjects, some sequences at a time. Nothing is recorded; see `results.record`.
+
+        A topic whose rows cannot be read fails; all others are judged. What is deleted meanwhile is passed over.
 
         Args:
             subjects: Sequences with the topics to look at.
@@ -98,109 +144,96 @@ class Validator:
             progress: Called with the locator of each topic before it is read.
 
         Raises:
-            NotFoundError: If a topic is deleted meanwhile.
-            StorageError: If rows cannot be read.
+            StorageError: If the database cannot be read.
         """
-        started = time.monotonic()
-        report = ValidationReport(run_id or str(uuid.uuid4()), time.time_ns(), problems=self._library.problems)
+        run_id, checked_at_ns = run_id or str(uuid.uuid4()), time.time_ns()
+        report = ValidationReport(run_id, checked_at_ns, problems=self._library.problems)
+        pending: list[_Pending] = []
         piles = Piles(self._judge)
-        bound: list[BoundTopic] = []
-        measured: list[tuple[Subject, str, SequenceRule, Measured]] = []
+        started = time.monotonic()
         for subject in subjects:
-            report.sequences.append(subject.sequence)
-            for topic in subject.topics:
-                progress(str(topic.locator))
-                at_work = self._derive(topic, piles, report)
-                if at_work is not None:
-                    bound.append(at_work)
-            measured += self._measure(subject)
+            found = self._look_at(subject, piles, report, progress)
+            if found is not None:
+                pending.append(found)
+                report.subjects.append(subject)
+            report.seconds = time.monotonic() - started
+            if len(pending) >= SEQUENCES_AT_ONCE or report.seconds > SECONDS_AT_ONCE:
+                yield self._judged(report, pending, piles, started)
+                report = ValidationReport(run_id, checked_at_ns, problems=self._library.problems)
+                pending, started = [], time.monotonic()
+        if pending:
+            yield self._judged(report, pending, piles, started)
+
+    def _judged(
+        self, report: ValidationReport, pending: list[_Pending], piles: Piles, started: float
+    ) -> ValidationReport:
         piles.flush()
-        for each in bound:
-            report.findings += each.findings()
-        report.findings += self._judge_sequences(measured)
+        outcomes = [measures for each in pending for measures in each.measures()]
+        broken = iter(self._judge.broken(outcomes))
+        for each in pending:
+            report.findings += each.findings(broken)
         report.seconds = time.monotonic() - started
         return report
 
-    def _derive(self, topic: TopicRecord, piles: Piles, report: ValidationReport) -> BoundTopic | None:
-        contract = contract_of_topic(self._library.contracts, topic)
-        if contract.is_empty:
-            report.without_contract.append(str(topic.locator))
-            return None
-        if topic.arrow_schema is None or topic.state is not TopicState.FINALIZED:
-            return None
-        bound = BoundTopic(topic, contract)
-        for frame in read_blocks(self._lake, topic):
-            report.rows += len(frame)
-            piles.add(bound.derive(frame))
-        piles.add(bound.finish())
-        return bound
+    def _look_at(
+        self, subject: Subject, piles: Piles, report: ValidationReport, progress: Callable[[str], None]
+    ) -> _Pending | None:
+        """Read the rows of a subject once, for all rules; None if it was deleted meanwhile."""
+        found = _Pending(subject)
+        try:
+            if subject.all_topics is not None:
+                facts = self._lake.sequences.get(subject.sequence).user_metadata
+                contract = contract_of_sequence(self._library.contracts, subject.sequence)
+                found.sequence = BoundSequence(subject.sequence, contract, subject.all_topics, facts)
+            judged = {topic.id for topic in subject.topics}
+            for topic in subject.topics if subject.all_topics is None else subject.all_topics:
+                progress(str(topic.locator))
+                self._read(topic, topic.id in judged, found, piles, report)
+        except NotFoundError:
+            if self._is_gone(subject.sequence):
+                return None
+            raise
+        return found
 
-    def _measure(self, subject: Subject) -> list[tuple[Subject, str, SequenceRule, Measured]]:
-        if subject.all_topics is None:
-            return []
-        contract = contract_of_sequence(self._library.contracts, subject.sequence)
-        rules = {
-            spec.id: SEQUENCE_RULES[spec.rule](SEQUENCE_RULES[spec.rule].parameters.model_validate(spec.parameters))
-            for spec in contract.rules.values()
-        }
-        topics = [topic for topic in subject.all_topics if topic.state is TopicState.FINALIZED]
-        for topic in topics:
-            readers = [rule for rule in rules.values() if rule.reads(topic)]
-            if readers and topic.arrow_schema is not None:
-                for frame in read_blocks(self._lake, topic):
-                    for rule in readers:
-                        rule.observe(frame)
-        return [(subject, rule_id, rule, rule.finish(topics)) for rule_id, rule in rules.items()]
+    def _read(
+        self, topic: TopicRecord, is_judged: bool, found: _Pending, piles: Piles, report: ValidationReport
+    ) -> None:
+        if topic.state is not TopicState.FINALIZED or topic.arrow_schema is None:
+            return
+        bound: BoundTopic | None = None
+        if is_judged:
+            contract = contract_of_topic(self._library.contracts, topic)
+            if contract.is_empty:
+                report.without_contract.append(str(topic.locator))
+            else:
+                bound = BoundTopic(topic, contract, defers=self._judge.defers)
+        watching = found.sequence.watching(topic) if found.sequence else []
+        if bound is None and not watching:
+            return
+        try:
+            for frame in read_blocks(self._lake, topic):
+                report.rows += len(frame)
+                if bound is not None and (piece := bound.observe(frame)) is not None:
+                    piles.add(piece)
+                for rule in watching:
+                    rule.observe(frame)
+        except NotFoundError:
+            if self._is_gone(topic.locator.sequence):
+                raise
+            return  # only this topic was deleted
+        except LakehouseError as error:
+            report.unreadable[str(topic.locator)] = error.message
+            found.unreadable.append(unreadable_topic(topic, error.message))
+            for rule in watching:
+                rule.give_up(f"{topic.locator} could not be read: {error.message}")
+            return
+        if bound is not None:
+            bound.finish()
+            found.topics.append(bound)
 
-    def _judge_sequences(self, measured: list[tuple[Subject, str, SequenceRule, Measured]]) -> list[Finding]:
-        by_rule: dict[str, list[tuple[Subject, SequenceRule, Measured]]] = {}
-        for subject, rule_id, rule, found in measured:
-            by_rule.setdefault(rule_id, []).append((subject, rule, found))
-        findings = []
-        for rule_id, group in by_rule.items():
-            expectation = group[0][1].expectation
-            values = np.array([found.value for _, _, found in group])
-            (answer,) = self._judge.judge(
-                {"value": values}, [Question("value", expectation.type, expectation.arguments)]
-            )
-            failing = set(answer.failing.tolist())
-            for place, (subject, rule, found) in enumerate(group):
-                spec = contract_of_sequence(self._library.contracts, subject.sequence).rules[rule_id]
-                findings.append(
-                    Finding(
-                        sequence=subject.sequence,
-                        session=None,
-                        topic=None,
-                        topic_uuid=None,
-                        ontology_tag=None,
-                        rule=spec,
-                        kind=Kind.SEQUENCE,
-                        verdict=broken_verdict(spec) if place in failing or answer.complaint else Verdict.PASSED,
-                        expected=rule.expected,
-                        observed=answer.complaint or found.text,
-                        rows_checked=1,
-                        rows_failed=int(place in failing),
-                    )
-                )
-        return findings
-
-
-def read_blocks(lake: Lakehouse, topic: TopicRecord) -> Iterator[pl.DataFrame]:
-    """The rows of a topic in blocks of bounded size, in time order."""
-    batches: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in lake.reader.read(topic):
-        batches.append(batch)
-        rows += batch.num_rows
-        size += batch.nbytes
-        if rows >= BLOCK_ROWS or size >= BLOCK_BYTES:
-            yield _frame(batches)
-            batches, rows, size = [], 0, 0
-    if batches:
-        yield _frame(batches)
-
-
-def _frame(batches: list[pa.RecordBatch]) -> pl.DataFrame:
-    frame = pl.from_arrow(pa.Table.from_batches(batches), rechunk=True)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    def _is_gone(self, sequence: str) -> bool:
+        try:
+            self._lake.sequences.get(sequence)
+        except NotFoundError:
+            return True
+        return False

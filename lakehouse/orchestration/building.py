@@ -18,6 +18,9 @@ from lakehouse.orchestration.defs.maintenance.assets import maintenance_reports
 from lakehouse.orchestration.defs.maintenance.jobs import maintenance_jobs
 from lakehouse.orchestration.defs.maintenance.schedules import maintenance_schedules
 from lakehouse.orchestration.defs.notifications.sensors import run_failure_notifications
+from lakehouse.orchestration.defs.quarantine.assets import quarantined_sessions
+from lakehouse.orchestration.defs.quarantine.checks import no_session_in_quarantine, quarantined_sessions_sensor
+from lakehouse.orchestration.defs.quarantine.jobs import discard_sessions, release_sessions
 from lakehouse.orchestration.defs.sessions.assets import unfinished_sessions
 from lakehouse.orchestration.defs.sessions.checks import no_recording_waits, waiting_recordings_sensor
 from lakehouse.orchestration.defs.sessions.jobs import recover_sessions
@@ -35,17 +38,27 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             quarantined_recordings,
             _with_freshness(ingestion, settings),
             unfinished_sessions,
+            quarantined_sessions,
             judged_after_tables(validation, tables),
             *maintenance_reports,
             *table_assets(tables, settings),
         ],
-        asset_checks=[quarantine_is_empty, no_recording_waits],
-        jobs=[ingest_recordings, ingest_files, recover_sessions, validate_recordings, *maintenance_jobs],
+        asset_checks=[quarantine_is_empty, no_recording_waits, no_session_in_quarantine],
+        jobs=[
+            ingest_recordings,
+            ingest_files,
+            recover_sessions,
+            release_sessions,
+            discard_sessions,
+            validate_recordings,
+            *maintenance_jobs,
+        ],
         schedules=[nightly_validation, *maintenance_schedules],
         sensors=[
             drop_folder_sensor,
             object_store_sensor,
             quarantine_sensor,
+            quarantined_sessions_sensor,
             finalized_sessions_sensor,
             tables_sensor({table.identifier for table in tables}),
             unfinished_sessions_sensor,

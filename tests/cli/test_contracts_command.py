@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.settings import Settings
 from tests.cli.conftest import Run
 from tests.contracts.contract_files import contract_text, rule
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
 
@@ -64,3 +68,70 @@ def test_a_recording_is_validated_and_a_broken_contract_is_loud(lakehouse: Run, 
     assert failed["time_ranges"][0][0] == failed["first_failing_ns"]
     assert "nothing to validate" in lakehouse("contracts", "run", "--sequence", "none*").stdout
     assert "'none' not found" in lakehouse("contracts", "run", "--sequence", "none").stderr
+
+
+@pytest.mark.slow
+def test_what_is_cut_or_cannot_be_read_is_seen_everywhere(lakehouse: Run, tmp_path: Path) -> None:
+    whole = write_mcap(tmp_path / "whole.mcap", [string_channel("/text", texts(2000))], chunk_size=2048)
+    cut, spoilt = tmp_path / "cut.mcap", tmp_path / "spoilt.mcap"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    write_mcap(spoilt, [string_channel("/text", texts(9)), string_channel("/more", texts(9))])
+    assert lakehouse("ingest", cut, whole, spoilt).returncode == 0
+    listing = {each["sequence"]: each["remarks"] for each in json.loads(lakehouse("sequences", "--json").stdout)}
+    assert listing["whole"] == listing["spoilt"] == []
+    (remark,) = listing["cut"]
+    assert remark.startswith("recording incomplete: damaged: ")
+    assert "recording incomplete: damaged: " in lakehouse("sequences").stdout
+    assert remark in lakehouse("sequences", "cut").stdout
+    with Lakehouse.open(Settings.load()) as lake:
+        uuid = lake.topics.get(TopicLocator("spoilt", "text")).uuid
+    (file,) = [path for path in (tmp_path / "lake").rglob("*.parquet") if uuid in path.name]
+    file.unlink()
+    run = lakehouse("contracts", "run")
+    assert run.returncode == 1
+    assert "failed: cut, rule recording_complete" in run.stdout
+    assert "failed: spoilt/text, rule readable" in run.stdout
+    assert "observed  could not be read: a file of the warehouse is missing" in run.stdout
+    assert "whole  passed" in run.stdout
+    sql = "SELECT sequence, rule FROM mosaico.validation_results WHERE verdict = 'failed' ORDER BY 1"
+    recorded = lakehouse("sql", "--format", "csv", sql).stdout.splitlines()
+    assert recorded == ["sequence,rule", "cut,recording_complete", "spoilt,readable"]
+
+
+def test_what_breaks_its_contracts_is_refused_or_waits_in_quarantine(
+    lakehouse: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mcap(tmp_path / "drive.mcap", [string_channel("/text", texts(5))])
+    strict = folder / "strict.yaml"
+    strict.write_text(contract_text("strict", topics="text", rules=[rule("rows", "row_count", min=6)]))
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "refuse")
+    refused = lakehouse("ingest", path)
+    assert refused.returncode == 1
+    assert "breaks its contracts: drive/text, rule rows: 5 rows" in refused.stderr
+    assert json.loads(lakehouse("sequences", "--json").stdout) == [], "a refused recording leaves nothing behind"
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "quarantine")
+    for _ in range(2):
+        kept = lakehouse("ingest", path)
+        assert kept.returncode == 1
+        assert "it is in quarantine until an operator releases or discards it" in kept.stderr
+    (entry,) = json.loads(lakehouse("contracts", "quarantined", "--json").stdout)
+    assert entry["reason"] == "breaks its contracts: drive/text, rule rows: 5 rows"
+    assert entry["session"] in lakehouse("contracts", "quarantined").stdout
+    assert "quarantined" in lakehouse("sequences").stdout
+    assert "in quarantine: drive:" in lakehouse("sequences", "drive").stdout
+    assert "not a valid" in lakehouse("contracts", "release", "drive").stderr
+    released = lakehouse("contracts", "release", entry["session"])
+    assert (released.returncode, released.stdout) == (0, f"{entry['session']}: released, and committed\n")
+    assert "no session is in quarantine" in lakehouse("contracts", "quarantined").stdout
+    assert "is finalized: it is not in quarantine" in lakehouse("contracts", "discard", entry["session"]).stderr
+    other = write_mcap(tmp_path / "other.mcap", [string_channel("/text", texts(4))])
+    lakehouse("ingest", other)
+    (entry,) = json.loads(lakehouse("contracts", "quarantined", "--json").stdout)
+    assert lakehouse("contracts", "discard", entry["session"]).stdout == f"{entry['session']}: discarded\n"
+    strict.unlink()
+    assert lakehouse("ingest", other).returncode == 0
+    listing = json.loads(lakehouse("sequences", "--json").stdout)
+    assert {each["sequence"]: each["sessions"][0]["state"] for each in listing} == {
+        "drive": "finalized",
+        "other": "finalized",
+    }

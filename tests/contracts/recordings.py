@@ -50,9 +50,16 @@ def imu_table(rows: dict[str, Any]) -> pa.Table:
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
-def upload(lake: Lakehouse, session: SessionRecord, path: str, tag: str, table: pa.Table) -> None:
+def upload(
+    lake: Lakehouse,
+    session: SessionRecord,
+    path: str,
+    tag: str,
+    table: pa.Table,
+    user_metadata: dict[str, Any] | None = None,
+) -> None:
     locator = TopicLocator(session.locator.sequence, path)
-    topic = lake.topics.create(session.uuid, locator, "default", tag)
+    topic = lake.topics.create(session.uuid, locator, "default", tag, user_metadata)
     with lake.topics.begin_upload(locator, topic, table.schema) as writer:
         for batch in table.to_batches(max_chunksize=8192):
             writer.write(batch)

@@ -70,4 +70,4 @@ def test_a_contract_can_be_limited_to_certain_sequences(folder: Path) -> None:
     add(folder, "a", contract_text("a", sequences="fleet7_*", scope="sequence", rules=rules))
     contracts = ContractLibrary.load(folder).contracts
     assert "present" in contract_of_sequence(contracts, "fleet7_monday").rules
-    assert set(contract_of_sequence(contracts, "drive").rules) == {"tf_tree"}
+    assert set(contract_of_sequence(contracts, "drive").rules) == {"tf_tree", "recording_complete"}

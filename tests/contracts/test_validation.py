@@ -12,9 +12,10 @@ import pytest
 
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.contracts import piles, results, validation
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.contracts import blocks, piles, results, validation
 from lakehouse.contracts.findings import Finding, Verdict
-from lakehouse.contracts.judging import Judge
+from lakehouse.contracts.judging import Judge, PlainJudge
 from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects, subjects_of_sessions
 from lakehouse.contracts.validation import ValidationReport, Validator
@@ -81,7 +82,7 @@ def test_verdicts_do_not_depend_on_how_rows_are_cut_and_piled(
 ) -> None:
     record_sequence(lake, "bad", {"imu/front": ("IMU", damaged_imu().slice(0, 1600))})
     record_sequence(lake, "good", {"imu/front": ("IMU", imu_table(imu_rows(50)))})
-    monkeypatch.setattr(validation, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", block_rows)
     lake.reader._max_batch_rows = min(block_rows, 8192)
     monkeypatch.setattr(piles, "MAX_BYTES", pile_bytes)
     found = broken(validate(lake, judge))
@@ -116,8 +117,8 @@ def test_results_are_rows_for_sql(lake: Lakehouse, judge: Judge) -> None:
     assert (row["severity"], row["kind"], row["dimension"]) == ("error", "value", "conformity")
     assert json.loads(row["time_ranges"])[0] == [times[100], times[102], 3]
     assert row["expected"] == "length of the vector at most 408"
-    (about_sequence,) = [each for each in rows.to_pylist() if each["topic"] is None]
-    assert (about_sequence["rule"], about_sequence["verdict"]) == ("tf_tree", "passed")
+    about_sequence = {each["rule"]: each["verdict"] for each in rows.to_pylist() if each["topic"] is None}
+    assert about_sequence == {"tf_tree": "passed", "recording_complete": "passed"}
 
 
 def test_sessions_are_validated_before_they_are_finalized(lake: Lakehouse, judge: Judge) -> None:
@@ -228,6 +229,66 @@ def test_rules_about_a_sequence_see_all_its_topics(lake: Lakehouse, judge: Judge
     assert found["torn", "tf_tree"].observed == "2 separate trees, at body, map"
     assert found["whole", "topics"].observed == "missing: imu/*, any of type GPS"
     assert ("torn", "topics") not in found
+
+
+def spoil(lake: Lakehouse, topic: str) -> None:
+    """Cut the only data file of a topic."""
+    uuid = lake.topics.get(TopicLocator.parse(topic)).uuid
+    (file,) = [path for path in lake.settings.home.rglob("*.parquet") if uuid in path.name]
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def test_a_data_file_that_cannot_be_read_fails_its_topic_and_no_other(lake: Lakehouse, judge: Judge) -> None:
+    tf = ("FrameTransform", transforms([("map", "odom")]))
+    record_sequence(lake, "a", {"imu": ("IMU", imu_table(imu_rows(50))), "other": ("IMU", damaged_imu()), "tf": tf})
+    record_sequence(lake, "b", {"imu": ("IMU", imu_table(imu_rows(50)))})
+    spoil(lake, "a/imu")
+    spoil(lake, "a/tf")
+    report = validate(lake, judge)
+    found = broken(report)
+    assert {subject for subject, _ in found} == {"a", "a/imu", "a/tf", "a/other"}
+    unreadable = found["a/imu", "readable"]
+    assert unreadable.verdict is Verdict.FAILED
+    assert unreadable.observed.startswith("could not be read: ")
+    assert set(report.unreadable) == {"a/imu", "a/tf"}
+    assert {rule for subject, rule in found if subject == "a/imu"} == {"readable"}, "nothing from half of the rows"
+    assert "a/tf could not be read" in found["a", "tf_tree"].observed
+    assert ("a/other", "acceleration_magnitude") in found
+    results.record(lake.system_tables, report)
+
+
+def test_findings_come_some_sequences_at_a_time(lake: Lakehouse, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcde":
+        record_sequence(lake, name, {"imu": ("IMU", damaged_imu() if name == "d" else imu_table(imu_rows(50)))})
+    monkeypatch.setattr(validation, "SEQUENCES_AT_ONCE", 2)
+    parts = []
+    for part in Validator(lake, ContractLibrary.load(None), judge).parts(select_subjects(lake), "run"):
+        parts.append(part)
+        lake.sequences.delete(part.sequences[0])
+        if len(parts) == 1:
+            lake.sequences.delete("e")
+    assert [part.sequences for part in parts] == [["a", "b"], ["c", "d"]], "what was deleted meanwhile is passed over"
+    assert {part.run_id for part in parts} == {"run"}
+    assert len({part.checked_at_ns for part in parts}) == 1
+    assert [part.verdict for part in parts] == [Verdict.PASSED, Verdict.FAILED]
+
+
+def test_without_great_expectations_the_same_is_found(lake: Lakehouse, judge: Judge, tmp_path: Path) -> None:
+    def native(rule_id: str, **kwargs: Any) -> dict[str, Any]:
+        implementation = {"type": "expect_column_values_to_be_between", "kwargs": kwargs}
+        return {"id": rule_id, "type": "custom", "engine": "great-expectations", "implementation": implementation}
+
+    quality = [native("known", max_value=400), native("unknown", max_value=400, mostly=0.5)]
+    column = {"name": "x", "logicalType": "number", "quality": quality}
+    properties = [{"name": "acceleration", "logicalType": "object", "properties": [column]}]
+    (tmp_path / "own.yaml").write_text(contract_text("own", topics="imu", properties=properties))
+    record_sequence(lake, "s", {"imu": ("IMU", damaged_imu()), "ok": ("IMU", imu_table(imu_rows(50)))})
+    library = ContractLibrary.load(tmp_path)
+    assert not library.problems
+    great, plain = (Validator(lake, library, each).validate(select_subjects(lake)) for each in (judge, PlainJudge()))
+    assert [f for f in great.findings if f.rule.id != "unknown"] == plain.findings
+    known = {f.rule.id: f.rows_failed for f in great.findings if f.topic == "s/imu"}
+    assert known["known"] == known["unknown"] == 3
 
 
 def test_topics_without_rows_are_told_from_those_without_contract(

@@ -16,13 +16,17 @@ from lakehouse.orchestration.defs.contracts.assets import validation
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import sequences
+from lakehouse.orchestration.defs.quarantine.assets import quarantined_sessions
+from lakehouse.orchestration.defs.quarantine.checks import quarantined_sessions_sensor
 from lakehouse.orchestration.defs.sessions.checks import waiting_recordings_sensor
+from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor
 from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
 from lakehouse.orchestration.resources import LakehouseResource
 from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence
 from tests.orchestration.dagster_driver import metadata_of, tick
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
 RECORDING = Path(__file__).parents[2] / "demo" / "recordings" / "city_drive.mcap"
 REPORTS = dg.AssetKey("contract_reports")
@@ -189,9 +193,15 @@ def test_a_sequence_that_cannot_be_read_does_not_keep_others_from_being_judged(
     data = night.failure_data_for_node("validation_of_what_is_named")
     assert data is not None
     assert data.user_failure_data is not None
-    assert "1 sequences could not be judged: 'damaged'" in (data.user_failure_data.description or "")
-    assert instance.get_materialized_partitions(REPORTS) == {"later", "whole"}
-    assert {row["sequence"] for row in verdict_rows(night.run_id)} == {"later", "whole"}
+    assert "1 topics could not be read: 'damaged/imu'" in (data.user_failure_data.description or "")
+    assert instance.get_materialized_partitions(REPORTS) == {"damaged", "later", "whole"}
+    logged = instance.all_logs(night.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    found = [entry.dagster_event.event_specific_data for entry in logged if entry.dagster_event]
+    schema = {each.partition: each for each in found if each.check_name == "schema_and_types"}  # type: ignore[union-attr]
+    assert {name: each.passed for name, each in schema.items()} == {"damaged": False, "later": True, "whole": True}  # type: ignore[union-attr]
+    assert "could not be read" in str(schema["damaged"].metadata["findings"].value)  # type: ignore[union-attr]
+    failed = [row for row in verdict_rows(night.run_id) if row["verdict"] == "failed"]
+    assert [(row["topic"], row["rule"]) for row in failed] == [("damaged/imu", "readable")]
 
 
 def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
@@ -232,3 +242,47 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     (check,) = tick(instance, waiting_recordings_sensor, waits.cursor).asset_events
     assert isinstance(check, dg.AssetCheckEvaluation)
     assert check.passed
+
+
+def test_a_recording_in_quarantine_is_listed_and_released_by_an_operator(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "quarantine")
+    rules = [rule("present", "topics_present", topics=["odometry"])]
+    (home / "contracts" / "strict.yaml").write_text(contract_text("strict", scope="sequence", rules=rules))
+    path = home / "drop" / "text.mcap"
+    write_mcap(path, [string_channel("/text", texts(4))])
+    config = {"ops": {"ingestion": {"config": {"recordings": [str(path)]}}}}
+    job = defs.resolve_job_def("ingest_recordings")
+    assert job.execute_in_process(run_config=config, instance=instance).success, "uploaded and judged, as it should be"
+    assert instance.get_materialized_partitions(dg.AssetKey("uploaded_sessions")) == {"text"}
+    assert instance.get_materialized_partitions(sequences.key) == set()
+    ticked = tick(instance, quarantined_sessions_sensor)
+    entry = metadata_of(instance, "quarantined_sessions")
+    assert entry["reason"] == "breaks its contracts: text, rule present: missing: odometry"
+    key = dg.AssetCheckKey(quarantined_sessions.key, "no_session_in_quarantine")
+
+    def latest() -> dg.AssetCheckEvaluation:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert record.event is not None
+        found = record.event.dagster_event.event_specific_data  # type: ignore[union-attr]
+        assert isinstance(found, dg.AssetCheckEvaluation)
+        return found
+
+    assert not latest().passed
+    ticked = tick(instance, quarantined_sessions_sensor, ticked.cursor)
+    assert len(ticked.asset_events) == 1, "a check is about the event that the tick before has reported"
+    assert tick(instance, quarantined_sessions_sensor, ticked.cursor).asset_events == []
+    release = {"ops": {"commit_in_spite_of_contracts": {"config": {"sessions": [entry["session"]]}}}}
+    released = defs.resolve_job_def("release_sessions").execute_in_process(run_config=release, instance=instance)
+    assert released.success
+    tick(instance, quarantined_sessions_sensor, ticked.cursor)
+    assert latest().passed
+    tick(instance, finalized_sessions_sensor)
+    assert instance.get_materialized_partitions(sequences.key) == {"text"}
+    again = defs.resolve_job_def("discard_sessions").execute_in_process(
+        run_config={"ops": {"delete_from_quarantine": {"config": {"sessions": [entry["session"], "text:nothing"]}}}},
+        instance=instance,
+        raise_on_error=False,
+    )
+    assert not again.success, "what is published is not discarded"

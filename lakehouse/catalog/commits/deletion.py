@@ -41,7 +41,7 @@ class _Target:
     table: Table
     row_id: Callable[[Connection], int | None]
     topics_of: Callable[[int], ColumnElement[bool]]
-    only_if_open: bool = False
+    only_in: SessionState | None = None
 
     @property
     def sequence(self) -> str:
@@ -80,12 +80,12 @@ class Deletion:
             check,
         )
 
-    def delete_session(self, locator: SessionLocator, *, only_if_open: bool = False) -> None:
+    def delete_session(self, locator: SessionLocator, *, only_in: SessionState | None = None) -> None:
         """See `Sessions.delete`.
 
         Args:
             locator: The session.
-            only_if_open: Refuse one that is finalized, or becomes so meanwhile.
+            only_in: Refuse one in any other state, also if it gets there meanwhile.
 
         Raises:
             NotFoundError: If there is none.
@@ -103,7 +103,7 @@ class Deletion:
                 sessions,
                 lambda connection: connection.scalar(query),
                 lambda row_id: topics.c.session_id == row_id,
-                only_if_open,
+                only_in,
             )
         )
 
@@ -150,8 +150,7 @@ class Deletion:
                 row_id = target.row_id(connection)
                 if row_id is None:
                     raise NotFoundError(target.kind, target.name)
-                if target.only_if_open:
-                    _check_open(connection, target, row_id)
+                _check_state(connection, target, row_id)
                 condition = target.topics_of(row_id)
                 members = [topic_record(row) for row in connection.execute(select_topics().where(condition))]
                 has_notes = bool(connection.scalar(select(exists().where(notifications.c.topic_id == row_id))))
@@ -230,8 +229,7 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     # Lock in the order every writer takes: sequence, session, topic.
     if target.table is not topics:
         connection.execute(select(target.table.c.id).where(target.table.c.id == row_id).with_for_update())
-    if target.only_if_open:
-        _check_open(connection, target, row_id)
+    _check_state(connection, target, row_id)
     condition = target.topics_of(row_id)
     session_ids = select(topics.c.session_id).where(condition)
     connection.execute(select(sessions.c.id).where(sessions.c.id.in_(session_ids)).order_by("id").with_for_update())
@@ -253,7 +251,9 @@ def _remove(connection: Connection, target: _Target, row_id: int, published: lis
     return [DataFileEntry.from_bytes(entry).path for entry in entries]
 
 
-def _check_open(connection: Connection, target: _Target, session_id: int) -> None:
+def _check_state(connection: Connection, target: _Target, session_id: int) -> None:
+    if target.only_in is None:
+        return
     state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session_id))
-    if state is not None and state != SessionState.OPEN:
-        raise StateError(f"session {quoted(target.name)} is {state}: only open sessions can be discarded")
+    if state is not None and state != target.only_in:
+        raise StateError(f"session {quoted(target.name)} is {state}: only {target.only_in} sessions can be discarded")

@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Collection
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -36,11 +37,29 @@ class Finalization:
         self._committer = committer
         self._metadata_tables = metadata_tables
 
-    def finalize(self, session_uuid: str) -> None:
-        """See `Sessions.finalize`."""
+    def finalize(self, session_uuid: str, *, judged: Collection[int] | None = None, releases: bool = False) -> None:
+        """See `Sessions.finalize`.
+
+        Args:
+            session_uuid: The session.
+            judged: Ids of the topics that were judged before: the session must hold these and no others.
+            releases: Whether it may be in quarantine.
+        """
         actor = audit.current_actor()
         self._finish_deletions(session_uuid)
-        self._committer.commit(lambda: self._prepare(session_uuid, actor))
+        self._committer.commit(lambda: self._prepare(session_uuid, actor, judged, releases))
+
+    def check_ready(self, session_uuid: str) -> SessionRecord:
+        """The session, if all of it is uploaded and it is not finalized yet.
+
+        Raises:
+            NotFoundError: If there is no such session.
+            StateError: If it is finalized already, holds no topic, or a topic's upload has not ended.
+        """
+        with self._database.snapshot() as connection:
+            session, members, _ = _read(connection, session_uuid)
+        _check_ready(session, members)
+        return session
 
     def _finish_deletions(self, session_uuid: str) -> None:
         """Rows that an interrupted deletion left must be gone before others come in their place."""
@@ -55,21 +74,19 @@ class Finalization:
         if sequence is not None:
             self._deletion.finish_interrupted(sequence)
 
-    def _prepare(self, session_uuid: str, actor: audit.Actor) -> CommitPlan:
+    def _prepare(
+        self, session_uuid: str, actor: audit.Actor, judged: Collection[int] | None, releases: bool
+    ) -> CommitPlan:
         with self._database.snapshot() as connection:
-            row = connection.execute(select_sessions().where(sessions.c.uuid == session_uuid)).one_or_none()
-            if row is None:
-                raise NotFoundError("session", session_uuid)
-            session = session_record(row)
-            of_session = select_topics().where(topics.c.session_id == session.id)
-            members = [topic_record(row) for row in connection.execute(of_session)]
+            session, members, announced_ns = _read(connection, session_uuid)
             _check_ready(session, members)
+            _check_admitted(session, members, judged, releases)
             entries = _recorded_files(connection, session.id)
             sequence = find_sequence(connection, session.locator.sequence)
         if sequence is None:
             raise NotFoundError("session", session_uuid)
         # A finalize that is taken up again ends the session at the time that was announced.
-        completed_at_ns = row.completed_at_ns or time.time_ns()
+        completed_at_ns = announced_ns or time.time_ns()
         is_repeated = session.state is SessionState.COMMITTING
         changes = [
             TableChange(topic.table_identifier, add=entries[topic.id], is_repeated=is_repeated)
@@ -82,7 +99,7 @@ class Finalization:
             if is_pending(connection, session.locator.sequence):
                 raise CommitConflictError("a deletion in the same sequence is not through yet; try again")
             published.check(connection)
-            _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns)
+            _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns, releases)
 
         def apply(connection: Connection) -> None:
             published.check(connection)
@@ -91,6 +108,33 @@ class Finalization:
 
         summary = {SESSION_SUMMARY: str(session.locator)}
         return CommitPlan([*changes, *published.changes], apply, announce=announce, summary=summary)
+
+
+def _read(connection: Connection, session_uuid: str) -> tuple[SessionRecord, list[TopicRecord], int | None]:
+    """A session, its topics, and the time that an interrupted finalize has announced."""
+    row = connection.execute(select_sessions().where(sessions.c.uuid == session_uuid)).one_or_none()
+    if row is None:
+        raise NotFoundError("session", session_uuid)
+    of_session = select_topics().where(topics.c.session_id == row.id)
+    return session_record(row), [topic_record(each) for each in connection.execute(of_session)], row.completed_at_ns
+
+
+def _check_admitted(
+    session: SessionRecord, members: list[TopicRecord], judged: Collection[int] | None, releases: bool
+) -> None:
+    if session.state is SessionState.QUARANTINED and not releases:
+        raise _kept_back(session)
+    if judged is not None and {topic.id for topic in members} != set(judged):
+        raise CommitConflictError(
+            f"session {quoted(session.locator)} has other topics than when it was judged: finalize it again"
+        )
+
+
+def _kept_back(session: SessionRecord) -> StateError:
+    return StateError(
+        f"session {quoted(session.locator)} is in quarantine until an operator releases or discards it: "
+        f"{session.quarantine_reason}"
+    )
 
 
 def _check_ready(session: SessionRecord, members: list[TopicRecord]) -> None:
@@ -119,13 +163,14 @@ def _recorded_files(connection: Connection, session_id: int) -> dict[int, list[D
 
 
 def _mark_committing(
-    connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int
+    connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int, releases: bool
 ) -> None:
+    before = [SessionState.OPEN, SessionState.COMMITTING, *([SessionState.QUARANTINED] if releases else [])]
     # The session's row first: it orders this against topic_create, deletes and another finalize.
     marked = connection.execute(
         update(sessions)
-        .where(sessions.c.id == session.id, sessions.c.state.in_((SessionState.OPEN, SessionState.COMMITTING)))
-        .values(state=SessionState.COMMITTING, completed_at_ns=completed_at_ns)
+        .where(sessions.c.id == session.id, sessions.c.state.in_(before))
+        .values(state=SessionState.COMMITTING, completed_at_ns=completed_at_ns, quarantine_reason=None)
     )
     if marked.rowcount != 1:
         raise _no_longer_open(connection, session)
@@ -147,6 +192,9 @@ def _mark_finalized(connection: Connection, session: SessionRecord, completed_at
 
 
 def _no_longer_open(connection: Connection, session: SessionRecord) -> LakehouseError:
-    if connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id)) is None:
+    row = connection.execute(select_sessions().where(sessions.c.id == session.id)).one_or_none()
+    if row is None:
         return NotFoundError("session", session.uuid)
+    if row.state == SessionState.QUARANTINED:
+        return _kept_back(session_record(row))
     return StateError(f"session {quoted(session.locator)} is already finalized")

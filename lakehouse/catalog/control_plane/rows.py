@@ -50,6 +50,8 @@ def session_record(row: Row[Any]) -> SessionRecord:
         state=SessionState(row.state),
         created_at_ns=row.created_at_ns,
         completed_at_ns=row.completed_at_ns if row.state == SessionState.FINALIZED else None,
+        quarantine_reason=row.quarantine_reason if row.state == SessionState.QUARANTINED else None,
+        quarantined_at_ns=row.quarantined_at_ns if row.state == SessionState.QUARANTINED else None,
     )
 
 

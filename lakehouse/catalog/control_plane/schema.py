@@ -60,6 +60,9 @@ sessions = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("created_at_ns", BigInteger, nullable=False),
     Column("completed_at_ns", BigInteger),
+    # Of a session that is kept from being committed.
+    Column("quarantine_reason", Text),
+    Column("quarantined_at_ns", BigInteger),
     sqlite_autoincrement=True,
 )
 

@@ -3,26 +3,18 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from lakehouse.contracts.rules.choices import Enumeration, Pattern, Present
 from lakehouse.contracts.rules.geometry import Covariance, QuaternionNorm
 from lakehouse.contracts.rules.images import ImageDecodes
+from lakehouse.contracts.rules.native import GreatExpectation
 from lakehouse.contracts.rules.position import GpsBounds, GpsJump, PositionJump
+from lakehouse.contracts.rules.ranges import ElementsRange, Magnitude, Range, RowCount
+from lakehouse.contracts.rules.relations import Compare, SameLength
 from lakehouse.contracts.rules.rule import Rule
 from lakehouse.contracts.rules.schema import RequiredValues, SchemaMatches
 from lakehouse.contracts.rules.sensors import Frozen, GridLayout, PointCloudLayout, ScanGeometry
-from lakehouse.contracts.rules.sequences import SequenceRule, TfTree, TopicsPresent
+from lakehouse.contracts.rules.sequences import RecordingComplete, SequenceRule, TfTree, TopicsPresent
 from lakehouse.contracts.rules.timing import Gaps, Jitter, MonotonicTime, Rate
-from lakehouse.contracts.rules.values import (
-    Compare,
-    ElementsRange,
-    Enumeration,
-    GreatExpectation,
-    Magnitude,
-    Pattern,
-    Present,
-    Range,
-    RowCount,
-    SameLength,
-)
 
 TOPIC_RULES: Mapping[str, type[Rule]] = MappingProxyType(
     {
@@ -44,5 +36,5 @@ TOPIC_RULES: Mapping[str, type[Rule]] = MappingProxyType(
     }
 )
 SEQUENCE_RULES: Mapping[str, type[SequenceRule]] = MappingProxyType(
-    {rule.name: rule for rule in (TopicsPresent, TfTree)}
+    {rule.name: rule for rule in (TopicsPresent, TfTree, RecordingComplete)}
 )

@@ -60,12 +60,14 @@ class QuaternionNorm(Rule):
         return field_complaint(schema, path, "struct")
 
     def derive(self, rows: Rows) -> Derived:
-        squares = sum(rows.numbers(part) ** 2 for part in self._parts)
-        norm: Numbers = np.sqrt(squares)
-        if self._covariance is not None:
+        norm = rows.norm(self._parts)
+        is_missing = np.isnan(norm)
+        if is_missing.any():
+            is_missing &= ~rows.is_null(self._path)
+        is_zero = norm == 0
+        if self._covariance is not None and is_zero.any():
             is_unknown = rows.column(self._covariance).list.first().eq(-1).fill_null(False).to_numpy()
-            norm = np.where(is_unknown & (norm == 0), math.nan, norm)
-        is_missing = np.isnan(norm) & ~rows.is_null(self._path) & np.isnan(squares)
+            norm = np.where(is_unknown & is_zero, math.nan, norm)
         return {VALUE: norm, MISSING: is_missing.astype(np.float64)}
 
     def describe(self, column: str, value: Any) -> str:
@@ -100,6 +102,8 @@ class Covariance(Rule):
 
     def derive(self, rows: Rows) -> Derived:
         column = rows.column(self._path)
+        if column.null_count() == len(column):
+            return {VALUE: np.full(len(rows), math.nan)}
         lengths = list_lengths(column)
         elements = flat_elements(column)
         starts = np.cumsum(lengths) - lengths

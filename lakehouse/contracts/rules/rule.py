@@ -6,7 +6,7 @@ exists; almost all of these are numbers that must lie between two limits.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ Derived = Mapping[str, npt.NDArray[Any]]
 
 NANOSECONDS = 1e9
 VALUE, MISSING = "", "missing"
+WHOLE_OBJECT = "belongs to a property, not to the whole object"
 
 
 class Parameters(BaseModel):
@@ -71,6 +72,8 @@ class Rows:
         before = self.times[0] if last_ns is None else last_ns
         self.previous_ns: Times = np.concatenate([[before], self.times[:-1]]).astype(np.int64)
         self._columns: dict[FieldPath, pl.Series] = {}
+        self._numbers: dict[FieldPath, Numbers] = {}
+        self._nulls: dict[FieldPath, npt.NDArray[np.bool_]] = {}
 
     def __len__(self) -> int:
         return len(self.times)
@@ -91,11 +94,32 @@ class Rows:
         return self._columns[path]
 
     def numbers(self, path: FieldPath) -> Numbers:
-        """A field as numbers; null becomes NaN."""
-        return self.column(path).cast(pl.Float64).fill_null(math.nan).to_numpy()
+        """A field as numbers, not to be changed; null becomes NaN."""
+        if path not in self._numbers:
+            self._numbers[path] = self.column(path).cast(pl.Float64).fill_null(math.nan).to_numpy()
+        return self._numbers[path]
+
+    def norm(self, paths: Sequence[FieldPath]) -> Numbers:
+        """The square root of the sum of the squares of several fields; NaN where one of them is."""
+        squares = np.zeros(len(self))
+        for path in paths:
+            values = self.numbers(path)
+            squares += values * values
+        return np.sqrt(squares, out=squares)
+
+    def texts(self, path: FieldPath) -> npt.NDArray[Any]:
+        """A field as Python texts; null is None."""
+        return self.column(path).to_numpy().astype(object)
+
+    def has_nulls(self, path: FieldPath) -> bool:
+        return self.column(path).null_count() > 0
 
     def is_null(self, path: FieldPath) -> npt.NDArray[np.bool_]:
-        return self.column(path).is_null().to_numpy()
+        """Which rows have no value there; not to be changed."""
+        if path not in self._nulls:
+            has_nulls = self.has_nulls(path)
+            self._nulls[path] = self.column(path).is_null().to_numpy() if has_nulls else np.zeros(len(self), dtype=bool)
+        return self._nulls[path]
 
 
 class Rule(ABC):
@@ -106,6 +130,7 @@ class Rule(ABC):
         kind: Which check it belongs to.
         dimension: Of the standard, unless the contract says otherwise.
         spans_previous: Whether a failing row is about the time since the row before.
+        is_native: Whether its expectations are those of Great Expectations as a contract has them, with any arguments.
         expectations: About what it derives.
         expected: The same in words.
     """
@@ -115,6 +140,7 @@ class Rule(ABC):
     dimension: ClassVar[str]
     parameters: ClassVar[type[Parameters]]
     spans_previous: ClassVar[bool] = False
+    is_native: ClassVar[bool] = False
 
     expectations: tuple[Expectation, ...]
     expected: str
@@ -186,7 +212,7 @@ def is_number(kind: pa.DataType) -> bool:
 def field_complaint(schema: pa.Schema | None, path: FieldPath, wanted: str) -> str | None:
     """Why a field is not a `number`, `list` of numbers, or `struct`; None if it is, or cannot be looked up."""
     if not path:
-        return "belongs to a property, not to the whole object"
+        return WHOLE_OBJECT
     found = find_field(schema, path) if schema is not None else None
     if found is None:
         return None
@@ -197,6 +223,20 @@ def field_complaint(schema: pa.Schema | None, path: FieldPath, wanted: str) -> s
         "binary": pa.types.is_binary(found.type) or pa.types.is_large_binary(found.type),
     }[wanted]
     return None if fits else f"needs a {wanted}; '{'.'.join(path)}' is {type_name(found.type)}"
+
+
+def scalar_complaint(schema: pa.Schema | None, path: FieldPath, *, numbers: bool) -> str | None:
+    """Why a field is no text, or no number where `numbers` may stand too; None if it is, or cannot be looked up."""
+    if not path:
+        return WHOLE_OBJECT
+    found = find_field(schema, path) if schema is not None else None
+    if found is None or is_text(found.type) or (numbers and is_number(found.type)):
+        return None
+    return f"needs {'a number or ' if numbers else ''}text; '{'.'.join(path)}' is {found.type}"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def type_name(kind: pa.DataType) -> str:

@@ -97,6 +97,8 @@ class RequiredValues(Rule):
     def derive(self, rows: Rows) -> Derived:
         missing = np.zeros(len(rows))
         for bit, path in enumerate(self._paths):
+            if not rows.has_nulls(path):
+                continue
             is_missing = rows.is_null(path)
             if len(path) > 1:
                 is_missing = is_missing & ~rows.is_null(path[:-1])

@@ -71,8 +71,9 @@ class Frozen(Rule):
         since = np.maximum.accumulate(since)
         self._last = ([column[-1] for column in columns], int(since[-1]))
         seconds = (rows.times - since) / NANOSECONDS
-        is_absent = np.all([rows.is_null(path) for path in self._columns], axis=0)
-        return {VALUE: np.where(is_absent, math.nan, seconds)}
+        if all(rows.has_nulls(path) for path in self._columns):
+            seconds[np.all([rows.is_null(path) for path in self._columns], axis=0)] = math.nan
+        return {VALUE: seconds}
 
     def describe(self, column: str, value: Any) -> str:
         return f"unchanged for {value:.6g} s"

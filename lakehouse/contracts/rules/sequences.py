@@ -1,14 +1,15 @@
-"""Rules about a sequence as a whole: which topics it has, and whether its frames form a tree."""
+"""Rules about a sequence as a whole: its topics, its tree of frames, and what of its recording is missing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field
 
+from lakehouse.catalog.recording_losses import losses_of
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.contracts.model import Kind
 from lakehouse.contracts.rules.rule import Expectation, Parameters, between
@@ -17,7 +18,20 @@ MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class SequenceFacts:
+    """What is known of a sequence without looking at rows.
+
+    Attributes:
+        topics: All that are finalized.
+        user_metadata: Of the sequence.
+    """
+
+    topics: Sequence[TopicRecord]
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
     """What a sequence rule measured, and the same in words."""
 
     value: float
@@ -50,8 +64,8 @@ class SequenceRule(ABC):
         raise NotImplementedError("a rule that reads topics looks at their rows")
 
     @abstractmethod
-    def finish(self, topics: Sequence[TopicRecord]) -> Finding:
-        """What was found, given all topics of the sequence."""
+    def finish(self, facts: SequenceFacts) -> Measured:
+        """What was found."""
 
 
 class TopicsPresentParameters(Parameters):
@@ -71,15 +85,15 @@ class TopicsPresent(SequenceRule):
         self._parameters = parameters
         self.expected = "topics " + ", ".join([*parameters.topics, *parameters.ontology_tags])
 
-    def finish(self, topics: Sequence[TopicRecord]) -> Finding:
-        filled = [topic for topic in topics if topic.row_count >= self._parameters.min_rows]
+    def finish(self, facts: SequenceFacts) -> Measured:
+        filled = [topic for topic in facts.topics if topic.row_count >= self._parameters.min_rows]
         paths, tags = [topic.locator.path for topic in filled], {topic.ontology_tag for topic in filled}
         missing = [name for name in self._parameters.topics if not any(fnmatchcase(path, name) for path in paths)]
         missing += [f"any of type {tag}" for tag in self._parameters.ontology_tags if tag not in tags]
-        return Finding(len(missing), f"missing: {', '.join(missing)}" if missing else "all there")
+        return Measured(len(missing), f"missing: {', '.join(missing)}" if missing else "all there")
 
 
-class TfTreeParameters(Parameters):
+class NoParameters(Parameters):
     pass
 
 
@@ -88,10 +102,10 @@ class TfTree(SequenceRule):
 
     name = "tf_tree"
     dimension = "consistency"
-    parameters = TfTreeParameters
+    parameters = NoParameters
     TAGS = frozenset({"FrameTransform", "Transform"})
 
-    def __init__(self, parameters: TfTreeParameters) -> None:
+    def __init__(self, parameters: NoParameters) -> None:
         self.expected = "one connected tree of frames"
         self._edges: set[tuple[str, str]] = set()
 
@@ -106,9 +120,27 @@ class TfTree(SequenceRule):
         pairs = frame.select(parent=pl.col("header").struct.field("frame_id"), child="target_frame_id")
         self._edges.update(pairs.drop_nulls().unique().iter_rows())
 
-    def finish(self, topics: Sequence[TopicRecord]) -> Finding:
+    def finish(self, facts: SequenceFacts) -> Measured:
         defects = tree_defects({(parent.lstrip("/"), child.lstrip("/")) for parent, child in self._edges})
-        return Finding(len(defects), "; ".join(defects[:MAX_NAMED]) or f"{len(self._edges)} transforms form one tree")
+        return Measured(len(defects), "; ".join(defects[:MAX_NAMED]) or f"{len(self._edges)} transforms form one tree")
+
+
+class RecordingComplete(SequenceRule):
+    """Everything in the recording that a sequence was made from is in the lake.
+
+    Measures what is missing: damaged places of the container, and messages without a row.
+    """
+
+    name = "recording_complete"
+    dimension = "completeness"
+    parameters = NoParameters
+
+    def __init__(self, parameters: NoParameters) -> None:
+        self.expected = "every message of the recording, and no damage in it"
+
+    def finish(self, facts: SequenceFacts) -> Measured:
+        losses = losses_of(facts.user_metadata, facts.topics)
+        return Measured(0, "not made from a recording") if losses is None else Measured(losses.count, str(losses))
 
 
 def tree_defects(edges: set[tuple[str, str]]) -> list[str]:

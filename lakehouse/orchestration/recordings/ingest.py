@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lakehouse.catalog.errors import NotFoundError
+from lakehouse.catalog.errors import NotFoundError, QuarantinedError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.orchestration.recordings.commit import commit_upload
 from lakehouse.orchestration.recordings.report import IngestReport
@@ -30,6 +30,7 @@ def ingest_recording(
         tells which sequence it is.
 
     Raises:
+        QuarantinedError: If its session breaks a contract and was put in quarantine, where it stays.
         LakehouseError: What `upload_recording` and `commit_upload` raise; nothing is left of the recording then.
     """
     report = upload_recording(
@@ -37,6 +38,8 @@ def ingest_recording(
     )
     try:
         commit_upload(lakehouse, report.sequence)
+    except QuarantinedError:
+        raise  # kept for an operator to look at
     except BaseException:
         if not report.already_ingested:
             with suppress(NotFoundError):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lakehouse.catalog.actor import current_actor
+from lakehouse.catalog.recording_losses import RECORDING_KEY
 from lakehouse.catalog.records import SequenceRecord
 from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, ros_definitions
 from lakehouse.orchestration.recordings.decoding.ros_types import normalized_type
@@ -17,7 +18,6 @@ from lakehouse.orchestration.recordings.errors import MessageDefinitionError
 from lakehouse.orchestration.recordings.naming import metadata_key_of
 from lakehouse.orchestration.recordings.recording import Channel, Recording, SourceFile
 
-RECORDING_KEY = "recording"
 CONTENT_HASH_PATH = f"{RECORDING_KEY}.content_sha256"
 """Where the metadata of a sequence has the content hash."""
 DECODER_PACKAGE = "mosaico-lakehouse"

@@ -15,12 +15,12 @@ from enum import Enum
 from lakehouse.catalog.errors import NotFoundError, StateError, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.maintenance.leases import Lease
+from lakehouse.catalog.recording_losses import RECORDING_KEY, losses_of
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicState
 from lakehouse.catalog.sequences import SequenceDescription
 from lakehouse.orchestration.recordings.errors import ChangedRecordingError, IngestionRunningError
 from lakehouse.orchestration.recordings.lineage import (
     CONTENT_HASH_PATH,
-    RECORDING_KEY,
     content_hash,
     ingested_content_hash,
     ingested_selection,
@@ -173,6 +173,7 @@ def _stage(lakehouse: Lakehouse, description: SequenceDescription, session: Sess
 
 def report_present(present: PresentRecording, recording: Recording, started: float) -> IngestReport:
     """The report on a recording that is in the lake already."""
+    losses = losses_of(present.description.sequence.user_metadata, ())
     reports = []
     for topic in present.description.topics:
         block = topic.user_metadata.get(RECORDING_KEY, {})
@@ -201,7 +202,7 @@ def report_present(present: PresentRecording, recording: Recording, started: flo
         topics=[report for report in reports if report.original_topic],
         extra_topics=[report for report in reports if not report.original_topic],
         source_files=recording.source,
-        damages=(),
+        damages=() if losses is None else losses.damages,
         already_ingested=True,
         duration_s=time.monotonic() - started,
     )

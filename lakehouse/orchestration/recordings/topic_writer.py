@@ -79,14 +79,22 @@ class TopicWriter:
         self._failures.update(decoded.failures)
         return decoded.rows
 
+    @property
+    def found(self) -> int:
+        """Messages in the data, those that could not be handed out included."""
+        return self._found + sum(self._unusable.values())
+
+    def failures(self) -> Counter[str]:
+        """Why -> how many messages have no row, once all are written."""
+        failures = self._failures + self._unusable
+        expected = self.channel.message_count
+        if expected is not None and expected > self.found:
+            failures[MISSING] = expected - self.found
+        return failures
+
     def finish(self) -> TopicReport:
         """Make the topic durable, and leave a notification on it if messages are missing."""
-        unusable = self._recording.unusable.get(self.channel.id, Counter())
-        self._failures.update(unusable)
-        found = self._found + sum(unusable.values())
-        expected = self.channel.message_count
-        if expected is not None and expected > found:
-            self._failures[MISSING] = expected - found
+        failures, found, expected = self.failures(), self.found, self.channel.message_count
         notes = list(self._notes)
         if self.conversion and self.conversion.note:
             notes.append(self.conversion.note)
@@ -103,8 +111,8 @@ class TopicWriter:
             found=found,
             decoded=self._decoded,
             stored=result.row_count if result else 0,
-            failed=sum(self._failures.values()),
-            reasons=dict(self._failures.most_common()),
+            failed=failures.total(),
+            reasons=dict(failures.most_common()),
             notes=tuple(notes),
             start_ns=interval.start_ns if interval else None,
             end_ns=interval.end_ns if interval else None,
@@ -114,6 +122,10 @@ class TopicWriter:
         if result and report.failed:
             self._lakehouse.notifications.create(self.locator, "error", describe_failures(report))
         return report
+
+    @property
+    def _unusable(self) -> Counter[str]:
+        return self._recording.unusable.get(self.channel.id, Counter())
 
     def abort(self) -> None:
         """Remove what was written."""

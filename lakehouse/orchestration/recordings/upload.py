@@ -27,6 +27,7 @@ from typing import Any
 from lakehouse.catalog.errors import LakehouseError, NotFoundError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import parse_sequence_name
+from lakehouse.catalog.recording_losses import RECORDING_KEY, Losses, with_losses
 from lakehouse.catalog.records import SessionRecord
 from lakehouse.orchestration.recordings.containers import open_recording
 from lakehouse.orchestration.recordings.decoding.channels import ROS_ENCODINGS, needs_survey
@@ -38,7 +39,7 @@ from lakehouse.orchestration.recordings.extras import (
     AttachmentsTopic,
     MessageTimesTopic,
 )
-from lakehouse.orchestration.recordings.lineage import sequence_metadata
+from lakehouse.orchestration.recordings.lineage import sequence_metadata, storable
 from lakehouse.orchestration.recordings.naming import sequence_name_of, topic_path_of
 from lakehouse.orchestration.recordings.present import Stage, find_present, report_present, sole_ingestion
 from lakehouse.orchestration.recordings.recording import Channel, Recording
@@ -162,6 +163,7 @@ class _Ingestion:
         if self._recording.damages:
             text = "The recording is damaged; what could be read is here. " + "; ".join(self._recording.damages)
             self._lakehouse.notifications.create(session.locator.sequence, "error", text)
+        self._keep_losses(session.locator.sequence)
         # Not before the last message of the last topic: that all topics have ended means that nothing is missing.
         reports = [writer.finish() for writer in self._writers.values()]
         self.extra_reports = [report for extra in self._extras if (report := extra.finish()) is not None]
@@ -176,6 +178,14 @@ class _Ingestion:
         for writer in [*self._writers.values(), *self._extras]:
             with suppress(LakehouseError):
                 writer.abort()
+
+    def _keep_losses(self, sequence: str) -> None:
+        """What of the recording is not in the lake is part of what the sequence says about itself."""
+        missing = sum(writer.failures().total() for writer in self._writers.values())
+        losses = Losses(tuple(self._recording.damages), missing)
+        metadata = self._lakehouse.sequences.get(sequence).user_metadata
+        block = storable(with_losses(metadata[RECORDING_KEY], losses))
+        self._lakehouse.sequences.replace_metadata(sequence, metadata | {RECORDING_KEY: block})
 
     def _survey(self) -> dict[int, JsonSurvey]:
         """A first pass over the channels whose messages do not say what the later ones look like."""

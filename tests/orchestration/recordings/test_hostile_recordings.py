@@ -9,6 +9,7 @@ from mcap.writer import CompressionType
 
 from lakehouse.catalog.errors import LakehouseError
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.recording_losses import losses_of
 from lakehouse.orchestration.recordings.containers import open_recording
 from lakehouse.orchestration.recordings.errors import (
     RecordingError,
@@ -101,6 +102,13 @@ def test_a_truncated_mcap_is_read_to_its_last_intact_chunk(
         assert "breaks off" in report.damages[0]
         assert not report.is_complete
         assert "damaged" in lake.notifications.list(report.sequence)[0].message
+        description = lake.sequences.describe(report.sequence)
+        block = description.sequence.user_metadata["recording"]
+        assert block["damages"] == list(report.damages)
+        losses = losses_of(description.sequence.user_metadata, description.topics)
+        assert losses is not None
+        assert str(losses).startswith("damaged: ")
+        assert ingest_recording(lake, cut).damages == report.damages, "told again when it is dropped again"
 
 
 def test_a_chunk_with_flipped_bits_is_left_out_and_its_messages_are_reported_missing(
@@ -122,6 +130,10 @@ def test_a_chunk_with_flipped_bits_is_left_out_and_its_messages_are_reported_mis
     assert 1900 < topic.stored < 2000
     assert topic.stored + topic.failed == 2000
     assert report.damages == ("the checksum of a chunk does not match its content",)
+    assert lake.sequences.get(report.sequence).user_metadata["recording"]["missing_messages"] == topic.failed
+    assert [each.name for each in lake.sequences.with_metadata("recording.damages[0]", report.damages[0])] == [
+        "flipped"
+    ]
     (note,) = lake.notifications.list(lake.sequences.describe(report.sequence).topics[0].locator)
     assert f"{topic.failed} of 2,000 messages" in note.message
 

@@ -2,16 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 import dagster as dg
 
-from lakehouse.catalog.errors import LakehouseError, NotFoundError, quoted
+from lakehouse.catalog.errors import quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.contracts import results
 from lakehouse.contracts.document import Problem
 from lakehouse.contracts.findings import Verdict, worst
-from lakehouse.contracts.judging import Judge
 from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.model import Kind
 from lakehouse.contracts.selection import select_subjects
@@ -28,8 +26,6 @@ from lakehouse.orchestration.resources import LakehouseResource
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 GROUP = "contracts"
 SEQUENCES_PER_RUN = 50
-# Verdicts of so many sequences become visible together; in between, memory is given back.
-SEQUENCES_AT_ONCE = 20
 CONTRACT_FILES = "contract_files"
 NO_RULE = "No rule of this kind applies to this sequence."
 
@@ -48,10 +44,16 @@ contract_reports = dg.AssetSpec(
     ),
 )
 CHECKS: dict[Kind, tuple[str, str]] = {
-    Kind.SCHEMA: ("schema_and_types", "Columns are there, in their types, and filled where required."),
+    Kind.SCHEMA: (
+        "schema_and_types",
+        "Rows can be read; columns are there, in their types, filled where required.",
+    ),
     Kind.VALUE: ("values", "Ranges, magnitudes, enumerations, presence, counts."),
     Kind.PHYSICS: ("robot_physics", "Time, rates and gaps, rotations, covariances, fixes, frozen sensors, images."),
-    Kind.SEQUENCE: ("whole_sequence", "Topics that must be there; coordinate frames that form one tree."),
+    Kind.SEQUENCE: (
+        "whole_sequence",
+        "Recording complete; topics that must be there; frames that form one tree.",
+    ),
 }
 with warnings.catch_warnings():
     # Partitioned checks are in preview in this Dagster. Without them the check of one sequence would replace the one of
@@ -90,48 +92,24 @@ def validation(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) 
 def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subject]) -> None:
     """Validate sequences and make the findings events of the asset and its checks.
 
-    A broken contract is no failed run: the run did what it should. A sequence that cannot be read does not keep the
-    others from being judged.
+    A broken contract is no failed run: the run did what it should. Rows that cannot be read fail the checks of their
+    sequence and keep no other from being judged; as more than a contract is broken then, the run fails too.
 
     Raises:
-        Failure: If there were such sequences, when all others are judged.
+        Failure: If there were such rows, when everything is judged.
     """
-    # Loading Great Expectations takes ten seconds: once per run, however many sequences it validates.
-    judge = Judge()
     library = ContractLibrary.load(lake.settings.contracts_path)
-    remaining = iter(subjects)
-    validator = Validator(lake, library, judge)
     unreadable: dict[str, str] = {}
-    while some := list(islice(remaining, SEQUENCES_AT_ONCE)):
-        for judged, found in _validated(context, validator, some, unreadable):
-            results.record(lake.system_tables, found)
-            for subject in judged:
-                tell(context, subject, found)
-            context.log.info(f"{len(judged)} sequences, {found.rows:,} rows in {found.seconds:.1f} s: {found.verdict}")
+    for part in Validator(lake, library).parts(subjects, context.run.run_id):
+        results.record(lake.system_tables, part)
+        for subject in part.subjects:
+            tell(context, subject, part)
+        unreadable |= part.unreadable
+        context.log.info(f"{len(part.subjects)} sequences, {part.rows:,} rows in {part.seconds:.1f} s: {part.verdict}")
     tell_problems(context, library.problems)
     if unreadable:
         reasons = "; ".join(f"{quoted(name)}: {reason}" for name, reason in unreadable.items())
-        raise dg.Failure(f"{len(unreadable)} sequences could not be judged: {reasons}"[:2000])
-
-
-def _validated(
-    context: Context, validator: Validator, subjects: list[Subject], unreadable: dict[str, str]
-) -> Iterator[tuple[list[Subject], ValidationReport]]:
-    """All at once; one by one where that fails, with the reason noted in `unreadable`."""
-    try:
-        yield subjects, validator.validate(subjects, context.run.run_id)
-        return
-    except LakehouseError as error:
-        context.log.warning(f"{len(subjects)} sequences are judged one by one: {error.message}")
-    for subject in subjects:
-        try:
-            found = validator.validate([subject], context.run.run_id)
-        except NotFoundError as error:
-            context.log.info(f"{subject.sequence} is passed over, deleted meanwhile: {error.message}")
-        except LakehouseError as error:
-            unreadable[subject.sequence] = error.message
-        else:
-            yield [subject], found
+        raise dg.Failure(f"{len(unreadable)} topics could not be read: {reasons}"[:2000])
 
 
 def tell(context: Context, subject: Subject, report: ValidationReport) -> None:

@@ -6,7 +6,7 @@ from typing import NoReturn
 import dagster as dg
 from pydantic import Field
 
-from lakehouse.orchestration.defs.contracts.gate import contract_gate
+from lakehouse.contracts.gate import guard
 from lakehouse.orchestration.defs.ingestion.batch import Batch, BatchEvents, Item, Outcome, describe, items_of
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -99,6 +99,7 @@ def ingestion(
     """
     places = LandingPlaces(lakehouse.settings())
     with lakehouse.open(actor=f"dagster run {context.run.run_id}") as lake:
+        guard(lake, lake.settings.contract_policy, context.run.run_id)
         batch = Batch(
             lake,
             places,
@@ -107,7 +108,6 @@ def ingestion(
             uploads=uploaded_sessions.key in context.selected_asset_keys,
             commits=sequences.key in context.selected_asset_keys,
             replaces=config.replaces,
-            admit=contract_gate(lake, context.run.run_id, context.log),
             is_retry=context.retry_number > 0,
         )
         outcome = batch.run(_items(context, config, places))
@@ -147,12 +147,12 @@ def end_run(outcome: Outcome, retry_number: int) -> None:
 
     Raises:
         RetryRequested: If the fault was not the recordings'; each time the wait is twice as long.
-        Failure: If every recording was refused.
+        Failure: If every recording was refused. Those in quarantine are uploaded and judged, as they should be.
     """
     if outcome.postponed:
         first = next(iter(outcome.postponed.values()))
         raise dg.RetryRequested(MAX_RETRIES, RETRY_AFTER_S * 2**retry_number) from first
-    if outcome.refused and not outcome.done:
+    if outcome.refused and not outcome.done and not outcome.quarantined:
         _fail(outcome)
 
 

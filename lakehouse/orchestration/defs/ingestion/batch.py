@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, Transient, quoted
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, QuarantinedError, StateError, Transient, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -37,9 +37,14 @@ class Item:
 
 @dataclass
 class Outcome:
-    """What came of a batch: names of sequences, and for what is not in the lake the reason by name of recording."""
+    """What came of a batch: names of sequences, and for what is not in the lake the reason by name of recording.
+
+    Attributes:
+        quarantined: Uploaded, and kept from being committed.
+    """
 
     done: list[str] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     postponed: dict[str, LakehouseError] = field(default_factory=dict)
 
@@ -60,7 +65,6 @@ class Batch:
         uploads: Whether to upload the recordings.
         commits: Whether to commit what is uploaded.
         replaces: Whether to delete sequences that hold the recording already, and ingest it again.
-        admit: Called before each commit; what it raises keeps the session open.
         is_retry: Whether the run has taken the same recordings before: those no longer there are dealt with.
     """
 
@@ -74,7 +78,6 @@ class Batch:
         uploads: bool = True,
         commits: bool = True,
         replaces: bool = False,
-        admit: Callable[[str], None] | None = None,
         is_retry: bool = False,
     ) -> None:
         self._lake = lake
@@ -84,7 +87,6 @@ class Batch:
         self._uploads = uploads
         self._commits = commits
         self._replaces = replaces
-        self._admit = admit
         self._is_retry = is_retry
         self._put_aside: dict[str, str] = {}
         self._position = ""
@@ -100,6 +102,10 @@ class Batch:
                     self._log.info(f"{name}: put aside by an earlier attempt of this run")
                     continue
                 outcome.done.append(self._take(item, name))
+            except QuarantinedError as error:
+                # Listed by the asset `quarantined_sessions`, like those that came through the gateway.
+                self._log.warning(f"{name}: {error.message}")
+                outcome.quarantined[name] = error.message
             except LakehouseError as error:
                 if isinstance(error, Transient):
                     # Not the recording's fault: it stays where it is.
@@ -112,7 +118,7 @@ class Batch:
         if len(items) > 1:
             self._log.info(
                 f"{len(items)} recordings: {len(outcome.done)} in the lake, {len(outcome.refused)} refused, "
-                f"{len(outcome.postponed)} to be tried again"
+                f"{len(outcome.quarantined)} in quarantine, {len(outcome.postponed)} to be tried again"
             )
         return outcome
 
@@ -173,8 +179,6 @@ class Batch:
             self._log.warning(f"{name}: {complaint}")
 
     def _commit(self, sequence: str) -> None:
-        if self._admit is not None and self._stage(sequence) is Stage.UPLOADED:
-            self._admit(sequence)
         report = commit_upload(self._lake, sequence)
         crash_points.reach("commit-event:before")
         if report.already_committed:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lakehouse.orchestration.defs.contracts.gate import contract_gate
+from lakehouse.contracts.gate import guard
 from lakehouse.orchestration.defs.ingestion.assets import end_run, events_to, sequences, uploaded_sessions
 from lakehouse.orchestration.defs.ingestion.batch import Batch, items_of
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -28,10 +28,10 @@ class RecordingFiles(dg.Config):
 @dg.op(description="Ingest each file; one that fails does not stop the others.", pool="ingestion")
 def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lakehouse: LakehouseResource) -> None:
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
-        gate = contract_gate(lake, context.run_id, context.log)
+        guard(lake, lake.settings.contract_policy, context.run_id)
         places = LandingPlaces(lakehouse.settings())
         is_retry = context.retry_number > 0
-        batch = Batch(lake, places, context.log, events_to(context), admit=gate, is_retry=is_retry)
+        batch = Batch(lake, places, context.log, events_to(context), is_retry=is_retry)
         outcome = batch.run(items_of(config.files, places))
     end_run(outcome, context.retry_number)
 

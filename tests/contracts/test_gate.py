@@ -1,0 +1,177 @@
+"""Write, audit, publish: what a gate refuses or puts in quarantine, and the ways out of it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakehouse.catalog.audit import latest_entries
+from lakehouse.catalog.errors import CommitConflictError, ContractBreachError, QuarantinedError, StateError
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.records import SessionRecord, SessionState
+from lakehouse.catalog.settings import Settings
+from lakehouse.contracts.gate import ContractGate, Policy, guard
+from tests.catalog.test_metadata_tables import names
+from tests.contracts.contract_files import contract_text, rule
+from tests.contracts.recordings import imu_rows, imu_table, record_sequence, upload
+
+GENTLE = [{"name": "acceleration", "logicalType": "object", "quality": [rule("gentle", "magnitude", max=1)]}]
+REASON = "breaks its contracts: drive/imu, rule gentle: 200 of 200 rows: 9."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "lake" / "contracts"
+    path.mkdir(parents=True)
+    (path / "strict.yaml").write_text(contract_text("strict", topics="imu", properties=GENTLE))
+    return path
+
+
+@pytest.fixture
+def shared(tmp_path: Path, database_url: str, folder: Path) -> Iterator[Lakehouse]:
+    """A lake once with each database, and a contract that no recording of Earth's gravity keeps."""
+    with Lakehouse.open(Settings.load(home=tmp_path / "lake", db_url=database_url, store_endpoint="")) as opened:
+        yield opened
+
+
+def uploaded(lake: Lakehouse, sequence: str = "drive") -> SessionRecord:
+    return record_sequence(lake, sequence, {"imu": ("IMU", imu_table(imu_rows(200)))}, finalize=False)
+
+
+def state(lake: Lakehouse) -> SessionState:
+    (session,) = lake.sequences.describe("drive").sessions
+    return session.state
+
+
+def test_who_is_refused_stays_open_and_may_try_again(shared: Lakehouse, folder: Path) -> None:
+    guard(shared, "refuse")
+    session = uploaded(shared)
+    with pytest.raises(ContractBreachError, match=REASON) as refused:
+        shared.sessions.finalize(session.uuid)
+    assert not isinstance(refused.value, QuarantinedError)
+    assert state(shared) is SessionState.OPEN
+    assert shared.quarantine.sessions() == []
+    (folder / "strict.yaml").unlink()
+    shared.sessions.finalize(session.uuid)
+    assert state(shared) is SessionState.FINALIZED
+    with pytest.raises(StateError, match="already finalized"):
+        shared.sessions.finalize(session.uuid)
+
+
+def test_a_session_in_quarantine_is_sealed_and_not_published_until_it_is_released(shared: Lakehouse) -> None:
+    guard(shared, "quarantine")
+    record_sequence(shared, "other", {"ok": ("IMU", imu_table(imu_rows(5)))})
+    session = uploaded(shared)
+    with pytest.raises(QuarantinedError, match=REASON):
+        shared.sessions.finalize(session.uuid)
+    (kept,) = shared.quarantine.sessions()
+    assert (kept.locator, kept.state) == (session.locator, SessionState.QUARANTINED)
+    assert REASON in (kept.quarantine_reason or "")
+    with pytest.raises(StateError, match="sealed: it is quarantined"):
+        shared.topics.create(session.uuid, TopicLocator("drive", "late"), "default", "IMU")
+    assert shared.recovery.stale(0) == [], "nobody discards it for its age"
+    with pytest.raises(StateError, match="only open sessions can be discarded"):
+        shared.recovery.discard(kept)
+    assert names(shared, "topics") == ["other/ok"]
+    topic = shared.topics.get(TopicLocator("drive", "imu"))
+    assert sum(batch.num_rows for batch in shared.reader.read(topic)) == 200, "readable as that of an open session"
+    guard(shared, "report")
+    with pytest.raises(StateError, match="in quarantine until an operator releases or discards it: breaks its contr"):
+        shared.sessions.finalize(session.uuid)
+    shared.quarantine.release(session.locator)
+    assert state(shared) is SessionState.FINALIZED
+    assert sorted(names(shared, "topics")) == ["drive/imu", "other/ok"]
+    (published,) = shared.sequences.describe("drive").sessions
+    assert published.quarantine_reason is None
+    with pytest.raises(StateError, match="is finalized: it is not in quarantine"):
+        shared.quarantine.release(session.locator)
+
+
+def test_once_it_keeps_its_contracts_it_passes(shared: Lakehouse, folder: Path) -> None:
+    guard(shared, "quarantine")
+    session = uploaded(shared)
+    for _ in range(2):
+        with pytest.raises(QuarantinedError):
+            shared.sessions.finalize(session.uuid)
+    (folder / "strict.yaml").unlink()
+    shared.sessions.finalize(session.uuid)
+    assert state(shared) is SessionState.FINALIZED
+    assert shared.quarantine.sessions() == []
+
+
+def test_what_is_discarded_leaves_nothing_but_its_verdicts(shared: Lakehouse, tmp_path: Path) -> None:
+    guard(shared, "quarantine")
+    session = uploaded(shared)
+    with pytest.raises(QuarantinedError):
+        shared.sessions.finalize(session.uuid)
+    shared.quarantine.discard(session.locator)
+    assert shared.sequences.describe("drive").sessions == []
+    assert not list((tmp_path / "lake" / "warehouse" / "imu").rglob("*.parquet"))
+    again = shared.sessions.create("drive")
+    upload(shared, again, "imu", "IMU", imu_table(imu_rows(5)))
+    with pytest.raises(StateError, match="is open: it is not in quarantine"):
+        shared.quarantine.discard(again.locator)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "quarantine"])
+def test_a_contract_that_cannot_be_read_may_be_the_one_that_refuses(
+    shared: Lakehouse, folder: Path, policy: Policy
+) -> None:
+    (folder / "strict.yaml").write_text("kind: [")
+    guard(shared, policy)
+    session = uploaded(shared)
+    with pytest.raises(ContractBreachError, match=r"cannot be judged: strict\.yaml, line 1"):
+        shared.sessions.finalize(session.uuid)
+    assert state(shared) is (SessionState.OPEN if policy == "refuse" else SessionState.QUARANTINED)
+
+
+def test_what_was_not_judged_is_not_committed(lake: Lakehouse) -> None:
+    session = uploaded(lake)
+    gate = ContractGate(lake, "refuse")
+
+    def slipping_in(judged: SessionRecord) -> list[int]:
+        found = list(gate(judged))
+        if len(found) == 1:
+            upload(lake, session, "late", "IMU", imu_table(imu_rows(5)))
+        return found
+
+    lake.sessions.admission = slipping_in
+    with pytest.raises(CommitConflictError, match="other topics than when it was judged"):
+        lake.sessions.finalize(session.uuid)
+    lake.sessions.finalize(session.uuid)
+    assert state(lake) is SessionState.FINALIZED
+
+
+def test_a_session_that_is_not_ready_is_not_judged(lake: Lakehouse) -> None:
+    guard(lake, "quarantine")
+    lake.sequences.create("drive", {})
+    session = lake.sessions.create("drive")
+    with pytest.raises(StateError, match="is empty"):
+        lake.sessions.finalize(session.uuid)
+    lake.topics.create(session.uuid, TopicLocator("drive", "imu"), "default", "IMU")
+    with pytest.raises(StateError, match="has not been uploaded yet"):
+        lake.sessions.finalize(session.uuid)
+    assert state(lake) is SessionState.OPEN
+
+
+def test_every_step_is_in_the_audit_log(lake: Lakehouse) -> None:
+    session = uploaded(lake)
+    lake.quarantine.put(session.locator, "too loud")
+    lake.quarantine.release(session.locator)
+    with lake.database.snapshot() as connection:
+        entries = latest_entries(connection, limit=3)
+    assert [each.operation for each in entries] == ["session_finalize", "session_release", "session_quarantine"]
+    assert {each.resource for each in entries} == {str(session.locator)}
+    assert entries[1].details == entries[2].details == {"reason": "too loud"}
+    with pytest.raises(StateError, match="is finalized"):
+        lake.quarantine.put(session.locator, "too late")
+
+
+def test_a_gate_never_loads_great_expectations(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another test may have loaded it: from here on, importing it would fail.
+    monkeypatch.setitem(sys.modules, "great_expectations", None)
+    guard(lake, "refuse")
+    lake.sessions.finalize(uploaded(lake).uuid)
+    assert state(lake) is SessionState.FINALIZED
