@@ -70,6 +70,9 @@ def _print(console: Console, report: "RetentionReport") -> None:
         held = f"{outcome.candidates:,} candidates with {human_bytes(outcome.candidate_bytes)}"
         gone = f"{verb} {len(outcome.deleted):,} with {human_bytes(outcome.deleted_bytes)}"
         console.print(f"policy {outcome.policy}: {held}, {gone}")
+        if outcome.doubted:
+            doubted = f"{outcome.doubted:,} hold times that cannot be right; their age counts from their arrival"
+            console.print(doubted, style="yellow")
         if outcome.deleted:
             table = Table("name", "size", "because", box=None, header_style="bold")
             for name, reason, size in outcome.deleted:

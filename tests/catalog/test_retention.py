@@ -98,6 +98,34 @@ def test_old_data_goes_counted_from_its_arrival_or_from_when_it_was_recorded(lak
     assert left(lake) == []
 
 
+@pytest.mark.parametrize("tagged", ["", "tag: Scattered, "])
+def test_a_recording_with_a_wrong_clock_is_as_old_as_its_upload(lake: ScatteredLake, tagged: str) -> None:
+    starts = {"unset": 0, "ahead": time.time_ns() + 30 * DAY_S * 10**9, "right": time.time_ns() - 5 * DAY_S * 10**9}
+    for name, start_ns in starts.items():
+        session = lake.begin(name)
+        lake.upload(session, in_order(count=1, start_ns=start_ns))
+        lake.lakehouse.sessions.finalize(session.uuid)
+    policy = f"policies:\n  - {{name: old, {tagged}max_age: 2 days, age_of: recording}}\n"
+    (foreseen,) = retain(lake, policy, dry_run=True).policies
+    assert [(name.partition("/")[0], reason) for name, reason, _ in foreseen.deleted] == [("right", "too old")]
+    assert foreseen.doubted == 2
+    (outcome,) = retain(lake, policy, after_s=3 * DAY_S).policies
+    reasons = {name.partition("/")[0]: reason for name, reason, _ in outcome.deleted}
+    assert reasons.keys() == starts.keys()
+    assert "counted from its arrival" in reasons["unset"]
+    assert "counted from its arrival" in reasons["ahead"]
+
+
+def test_one_topic_with_a_wrong_clock_does_not_age_its_sequence(lake: ScatteredLake) -> None:
+    session = lake.begin("drive")
+    lake.upload(session, in_order(count=1, start_ns=0))
+    lake.upload(session, in_order(count=1, start_ns=time.time_ns() - DAY_S * 10**9), path="camera")
+    lake.lakehouse.sessions.finalize(session.uuid)
+    policy = "policies:\n  - {name: old, max_age: 2 days, age_of: recording}\n"
+    (outcome,) = retain(lake, policy, dry_run=True).policies
+    assert (outcome.deleted, outcome.doubted) == ([], 0)
+
+
 def test_labels_make_buckets_of_their_own(lake: ScatteredLake) -> None:
     size = fill(lake, "x1", "x2", "x3", vehicle={"id": 1}, project="apollo")
     fill(lake, "y1", "y2", vehicle={"id": 2}, project="apollo")

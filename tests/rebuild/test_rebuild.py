@@ -21,7 +21,9 @@ from lakehouse.cli.main import app
 from tests.catalog.small_lake import child_environment
 from tests.flight_gateway.raw_client import PLAIN_SCHEMA, plain_batch
 from tests.rebuild.visible import QUERIES, differences, served, settings_of, visible
+from tests.warehouses import BY_DATABASE, environment, store_settings
 
+WAREHOUSES = BY_DATABASE
 ROOF = {"place": "roof", "calibration": {"bias": [0.5, 1]}}
 
 
@@ -56,8 +58,10 @@ def restore(settings: Settings, *, add_missing: bool = False, dry_run: bool = Fa
         return rebuild(lake.database, lake.table_files, add_missing=add_missing, dry_run=dry_run)
 
 
-def test_clients_cannot_tell_a_rebuilt_lake_from_the_one_that_was_lost(tmp_path: Path, database_url: str) -> None:
-    settings = settings_of(tmp_path, database_url)
+def test_clients_cannot_tell_a_rebuilt_lake_from_the_one_that_was_lost(
+    tmp_path: Path, database_url: str, store: dict[str, str]
+) -> None:
+    settings = settings_of(tmp_path, database_url, store)
     with served(settings) as (lakehouse, port):
         lakehouse.sequences.create(
             "drive", {"driver": {"name": "ann"}, "note": "\u00fc\ud83d\x00", "tags": [1, None, 2.5]}
@@ -109,6 +113,10 @@ def test_a_rebuild_leaves_what_is_there_alone(tmp_path: Path) -> None:
         before = visible(port)
     with pytest.raises(StateError, match="not empty"):
         restore(settings)
+    # A drill shows what would come back; asked for what is missing, it says nothing is.
+    drill = restore(settings, dry_run=True)
+    assert (drill.tables, drill.rows.sequences, drill.rows.sessions, drill.rows.topics) == (7, 1, 1, 2)
+    assert restore(settings, add_missing=True, dry_run=True).tables == 0
     report = restore(settings, add_missing=True)
     assert (report.tables, report.rows.sequences, report.rows.sessions, report.rows.topics) == (0, 0, 0, 0)
     with served(settings) as (lakehouse, port):
@@ -146,41 +154,39 @@ def test_the_command_reports_what_it_restores(tmp_path: Path, monkeypatch: pytes
     assert "drive" in CliRunner().invoke(app, ["sequences"]).stdout
 
 
-# Where it is killed, and whether the commit comes back; None: either way is right, as long as it is whole.
+# What is killed, on which storage and where, and whether the commit comes back; None: either is right, if it is whole.
 STEPS = {
-    "finalize": {
-        "manifest-write:after:3": False,
-        "metadata-write:after:4": False,
-        "pointer-swap:after:3": None,
-        "commit:after": True,
-    },
-    "delete": {"metadata-write:after": False, "commit:after": True},
+    ("finalize", "files"): {"manifest-write:after:3": False, "metadata-write:after:4": False, "commit:after": True},
+    ("finalize", "s3"): {"pointer-swap:after:3": None},
+    ("delete", "s3"): {"metadata-write:after": False, "commit:after": True},
 }
 
 
-def killed_at(step: str, home: Path, database_url: str, command: str, sequence: str) -> None:
-    environment = {**child_environment(step), "LAKEHOUSE_HOME": str(home), "MOSAICOD_DB_URL": database_url}
+def killed_at(step: str, settings: Settings, store: dict[str, str], command: str, sequence: str) -> None:
+    own = {"LAKEHOUSE_HOME": str(settings.home), "MOSAICOD_DB_URL": settings.db_url, **environment(store)}
     arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", command, sequence]
-    process = subprocess.run(arguments, env=environment, timeout=120, check=False)
+    process = subprocess.run(arguments, env={**child_environment(step), **own}, timeout=120, check=False)
     assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", STEPS)
-def test_a_commit_cut_off_by_a_crash_comes_back_wholly_or_not_at_all(tmp_path: Path, command: str) -> None:
-    url = f"sqlite:///{tmp_path / 'lakehouse.db'}"
-    settings = settings_of(tmp_path, url)
+@pytest.mark.parametrize(("command", "kind"), STEPS)
+def test_a_commit_cut_off_by_a_crash_comes_back_wholly_or_not_at_all(
+    tmp_path: Path, request: pytest.FixtureRequest, command: str, kind: str
+) -> None:
+    store = store_settings(request, kind)
+    settings = settings_of(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}", store)
     with served(settings) as (lakehouse, port):
         lakehouse.sequences.create("witness", {"driver": {"name": "ann"}})
         record(lakehouse, "witness", "a", "b", "c")
         witness = {asked: seen for asked, seen in visible(port).items() if " witness" in asked}
         database = lakehouse.database
-    for number, (step, comes_back) in enumerate(STEPS[command].items()):
+    for number, (step, comes_back) in enumerate(STEPS[command, kind].items()):
         name = f"drive-{number}"
         with Lakehouse.open(settings) as lakehouse:
             lakehouse.sequences.create(name, {})
             record(lakehouse, name, "a", "b", "c", finalize=command == "delete")
-        killed_at(step, tmp_path, url, command, name)
+        killed_at(step, settings, store, command, name)
         lose_database(settings, database)
         restore(settings)
         with served(settings) as (lakehouse, port):

@@ -1,7 +1,7 @@
 """Everything a client can see of a lake, message by message, so that two lakes can be compared."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ def served(settings: Settings) -> Iterator[tuple[Lakehouse, int]]:
             gateway.stop(grace=2)
 
 
-def settings_of(home: Path, database_url: str) -> Settings:
-    return Settings.load(home=home, db_url=database_url, store_endpoint="")
+def settings_of(home: Path, database_url: str, store: Mapping[str, str] | None = None) -> Settings:
+    """Settings of a lake whose warehouse is in its home, or where `store` says."""
+    return Settings.load(home=home, db_url=database_url, **(store or {"store_endpoint": ""}))
 
 
 def visible(port: int) -> dict[str, Any]:

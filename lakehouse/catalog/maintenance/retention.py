@@ -29,6 +29,9 @@ from lakehouse.catalog.settings import Settings
 
 RETENTION_LEASE = "retention"
 LEASE_DURATION_S = 600.0
+EARLIEST_RECORDING_NS = 1_262_304_000_000_000_000  # 2010-01-01
+# Clocks may differ by a time zone; a recording from further in the future was not made then.
+CLOCK_DIFFERENCE_NS = 86_400 * 10**9
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class PolicyOutcome:
     Attributes:
         policy: Its name.
         candidates, candidate_bytes: What it is about.
+        doubted: Of these, how many count from their arrival because the times in them cannot be right.
         deleted: What went, or in a dry run would go: name, reason, bytes.
         deleted_bytes: Their sum.
         kept: What was due, but needed by an open session or pinned.
@@ -57,6 +61,7 @@ class PolicyOutcome:
     policy: str
     candidates: int = 0
     candidate_bytes: int = 0
+    doubted: int = 0
     deleted: list[tuple[str, str, int]] = field(default_factory=list)
     deleted_bytes: int = 0
     kept: list[str] = field(default_factory=list)
@@ -155,6 +160,7 @@ class _Retention:
     def carry_out(self, policy: RetentionPolicy, dry_run: bool) -> PolicyOutcome:
         candidates = self._candidates(policy)
         outcome = PolicyOutcome(policy.name, len(candidates), sum(each.size for each in candidates))
+        outcome.doubted = sum(each.is_doubted for each in candidates)
         pins = Pins(self._database, self._files)
         choice = choose(policy, candidates, self._now_ns())
         pinned = {each.candidate.name: _pin_text(pins, each.candidate) for each in choice.doomed}
@@ -212,8 +218,9 @@ class _Retention:
             found = connection.execute(select(sequences)).all()
             members: dict[int, list[Any]] = {}
             columns = (topics.c.id, topics.c.sequence_id, topics.c.path, topics.c.ontology_tag, topics.c.created_at_ns)
-            sizes = (topics.c.total_bytes, topics.c.end_ns, topics.c.table_identifier, sessions.c.state)
-            for row in connection.execute(select(*columns, *sizes).join_from(topics, sessions)):
+            others = (topics.c.total_bytes, topics.c.table_identifier, sessions.c.state)
+            times = (topics.c.end_ns, topics.c.completed_at_ns)
+            for row in connection.execute(select(*columns, *others, *times).join_from(topics, sessions)):
                 members.setdefault(row.sequence_id, []).append(row)
             is_open = select(sessions.c.sequence_id).where(sessions.c.state != SessionState.FINALIZED)
             open_sequences = set(connection.scalars(is_open))
@@ -254,33 +261,43 @@ def _lookup(metadata: Any, path: str) -> Any:
 def _sequence(
     policy: RetentionPolicy, row: Row[Any], members: Sequence[Row[Any]], bucket: str, is_open: bool
 ) -> Candidate:
-    ends = [each.end_ns for each in members if each.end_ns is not None]
+    ends = [each.end_ns for each in members if each.end_ns is not None] if policy.age_of is AgeOf.RECORDING else []
+    believed = [each.end_ns for each in members if ends and each.end_ns is not None and _is_plausible(each)]
     return Candidate(
         "sequence",
         row.name,
         row.id,
         row.name,
         bucket,
-        max(ends) if policy.age_of is AgeOf.RECORDING and ends else row.created_at_ns,
+        max(believed, default=row.created_at_ns),
         sum(each.total_bytes for each in members),
         frozenset(each.table_identifier for each in members if each.table_identifier),
         is_open,
+        bool(ends) and not believed,
     )
 
 
 def _topic(policy: RetentionPolicy, sequence: str, row: Row[Any], bucket: str) -> Candidate:
-    by_recording = policy.age_of is AgeOf.RECORDING and row.end_ns is not None
+    has_time = policy.age_of is AgeOf.RECORDING and row.end_ns is not None
+    is_believed = has_time and _is_plausible(row)
     return Candidate(
         "topic",
         str(TopicLocator(sequence, row.path)),
         row.id,
         sequence,
         bucket,
-        row.end_ns if by_recording else row.created_at_ns,
+        row.end_ns if is_believed else row.created_at_ns,
         row.total_bytes,
         frozenset([row.table_identifier] if row.table_identifier else []),
         row.state != SessionState.FINALIZED,
+        has_time and not is_believed,
     )
+
+
+def _is_plausible(topic: Row[Any]) -> bool:
+    """Whether a topic's last time can be when it was recorded: clocks that nobody set begin in 1970 or 2000."""
+    arrived_ns = topic.completed_at_ns or topic.created_at_ns
+    return bool(EARLIEST_RECORDING_NS <= topic.end_ns <= arrived_ns + CLOCK_DIFFERENCE_NS)
 
 
 def _pin_text(pins: Pins, candidate: Candidate) -> str:

@@ -22,6 +22,7 @@ class Candidate:
         size: Bytes as uploaded.
         tables: Iceberg tables that hold its rows.
         is_open: Whether a session that is not finalized needs it.
+        is_doubted: Whether its age should count from times in it that cannot be right, and counts from its arrival.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Candidate:
     size: int
     tables: frozenset[str] = frozenset()
     is_open: bool = False
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ def _choose_in(
         if not is_old and candidate.size == 0:
             # Its going would make no room.
             continue
-        doomed = Doomed(candidate, "too old" if is_old else "the bucket is too full")
+        reason = "too old" if is_old else "the bucket is too full"
+        if candidate.is_doubted:
+            reason += ", counted from its arrival: the times in it cannot be right"
+        doomed = Doomed(candidate, reason)
         if candidate.is_open or candidate.name in protected:
             choice.kept.append(doomed)
         else:

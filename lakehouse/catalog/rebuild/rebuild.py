@@ -1,6 +1,8 @@
 """Rebuilding the control plane: every table registered and every finalized session back, in one transaction."""
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,7 @@ from sqlalchemy import Connection, exists, select, text
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES, SESSIONS
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.migrate import migrate
 from lakehouse.catalog.control_plane.schema import sequences
 from lakehouse.catalog.errors import ConfigurationError, StateError
 from lakehouse.catalog.iceberg.sql_catalog import insert_namespace, insert_pointer, read_pointers, split_identifier
@@ -60,13 +63,17 @@ def rebuild(
         database: Migrated, and empty but for `add_missing`.
         files: Reads table metadata.
         add_missing: Restore into a control plane that is in use: what it has is left alone.
-        dry_run: Report only.
+        dry_run: Report only. What would come back into an empty database is tried on one that is thrown away, so that
+            the control plane may hold anything; with `add_missing`, what this one lacks.
         on_progress: Told what is going on, now and then.
 
     Raises:
         StateError: If the control plane is not empty, or another process is rebuilding it.
         StorageError: If database or warehouse fail; nothing is changed then.
     """
+    if dry_run and not add_missing:
+        with _scratch_database() as scratch:
+            return _rebuild(scratch, files, Lease(scratch, REBUILD_LEASE, LEASE_DURATION_S), False, True, on_progress)
     lease = Lease(database, REBUILD_LEASE, LEASE_DURATION_S)
     if not lease.hold():
         raise StateError("another process is rebuilding this control plane")
@@ -74,6 +81,17 @@ def rebuild(
         return _rebuild(database, files, lease, add_missing, dry_run, on_progress)
     finally:
         lease.release()
+
+
+@contextmanager
+def _scratch_database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(prefix="lakehouse-rebuild-") as directory:
+        database = Database(f"sqlite:///{directory}/lakehouse.db")
+        try:
+            migrate(database)
+            yield database
+        finally:
+            database.close()
 
 
 def _rebuild(
