@@ -12,43 +12,62 @@ from pyspark.sql import SparkSession
 
 from engines import versions
 from engines.install import ensure, java_home
-from engines.lake import CATALOG_NAME, LakeLocation
+from engines.lake import CATALOG_NAME, JdbcCatalog, LakeLocation, RestCatalog
 from lakehouse.catalog.settings import Settings
 
 _MEMORY = "1g"
 
 
 def spark_settings(lake: LakeLocation) -> dict[str, str]:
-    """Spark's settings for a lake: its tables are `lake.NAMESPACE.TABLE`."""
-    catalog = f"spark.sql.catalog.{CATALOG_NAME}"
-    settings = {
+    """Spark's settings for a lake: its tables are `lake.NAMESPACE.TABLE`, or without the first."""
+    return {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        catalog: "org.apache.iceberg.spark.SparkCatalog",
-        f"{catalog}.type": "jdbc",
-        f"{catalog}.uri": lake.jdbc_url,
-        f"{catalog}.warehouse": lake.warehouse,
-        # With the column that tells tables from views, as the lake's own catalog has it.
-        f"{catalog}.jdbc.schema-version": "V1",
-        # Another process may commit at any time: pointers are looked up for each statement.
-        f"{catalog}.cache-enabled": "false",
+        **catalog_settings(lake, CATALOG_NAME),
         "spark.sql.defaultCatalog": CATALOG_NAME,
         "spark.sql.session.timeZone": "UTC",
     }
-    if lake.jdbc_user:
-        settings |= {f"{catalog}.jdbc.user": lake.jdbc_user, f"{catalog}.jdbc.password": lake.jdbc_password}
+
+
+def catalog_settings(lake: LakeLocation, name: str) -> dict[str, str]:
+    """Those of them that make a lake a catalog of this name; there may be several."""
+    catalog = f"spark.sql.catalog.{name}"
+    options = {
+        # Another process may commit at any time: pointers are looked up for each statement.
+        "cache-enabled": "false",
+        **_catalog_options(lake.catalog),
+    }
     if store := lake.object_store:
-        settings |= {
-            f"{catalog}.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-            f"{catalog}.client.region": store.region,
-        }
+        options |= {"io-impl": "org.apache.iceberg.aws.s3.S3FileIO", "client.region": store.region}
         if store.endpoint:
-            settings |= {f"{catalog}.s3.endpoint": store.endpoint, f"{catalog}.s3.path-style-access": "true"}
+            options |= {"s3.endpoint": store.endpoint, "s3.path-style-access": "true"}
         if store.access_key:
-            settings |= {
-                f"{catalog}.s3.access-key-id": store.access_key,
-                f"{catalog}.s3.secret-access-key": store.secret_key,
-            }
-    return settings
+            options |= {"s3.access-key-id": store.access_key, "s3.secret-access-key": store.secret_key}
+    return {
+        catalog: "org.apache.iceberg.spark.SparkCatalog",
+        **{f"{catalog}.{option}": value for option, value in options.items()},
+    }
+
+
+def _catalog_options(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
+    if isinstance(catalog, RestCatalog):
+        options = {
+            "type": "rest",
+            "uri": catalog.uri,
+            "warehouse": catalog.warehouse,
+            "token": catalog.token,
+            "credential": catalog.credential,
+        }
+    else:
+        options = {
+            "type": "jdbc",
+            "uri": catalog.url,
+            "warehouse": catalog.warehouse,
+            # With the column that tells tables from views, as the lake's own catalog has it.
+            "jdbc.schema-version": "V1",
+            "jdbc.user": catalog.user,
+            "jdbc.password": catalog.password,
+        }
+    return {option: value for option, value in options.items() if value}
 
 
 def open_spark(lake: LakeLocation, **extra: str) -> SparkSession:

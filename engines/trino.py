@@ -13,12 +13,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engines import versions
 from engines.install import ensure, java_home
-from engines.lake import CATALOG_NAME, LakeLocation
+from engines.lake import CATALOG_NAME, JdbcCatalog, LakeLocation, RestCatalog
 from lakehouse.catalog.settings import Settings
 
 DEFAULT_PORT = 8085
@@ -47,20 +47,10 @@ def trino_settings(lake: LakeLocation) -> dict[str, str]:
     """Properties of a Trino catalog for a lake.
 
     Raises:
-        ValueError: If the lake's database is not PostgreSQL, the only one that Trino's Iceberg connector can open here.
+        ValueError: If the tables' pointers are in a database other than PostgreSQL, the only one that Trino's Iceberg
+            connector can open here.
     """
-    if not lake.jdbc_url.startswith("jdbc:postgresql:"):
-        raise ValueError("Trino needs the lake's database in PostgreSQL: set MOSAICOD_DB_URL")
-    settings = {
-        "connector.name": "iceberg",
-        "iceberg.catalog.type": "jdbc",
-        "iceberg.jdbc-catalog.catalog-name": CATALOG_NAME,
-        "iceberg.jdbc-catalog.driver-class": "org.postgresql.Driver",
-        "iceberg.jdbc-catalog.connection-url": lake.jdbc_url,
-        "iceberg.jdbc-catalog.connection-user": lake.jdbc_user,
-        "iceberg.jdbc-catalog.connection-password": lake.jdbc_password,
-        "iceberg.jdbc-catalog.default-warehouse-dir": lake.warehouse,
-    }
+    settings = {"connector.name": "iceberg", **_catalog_settings(lake.catalog)}
     if store := lake.object_store:
         settings |= {"fs.native-s3.enabled": "true", "s3.region": store.region}
         if store.endpoint:
@@ -72,9 +62,35 @@ def trino_settings(lake: LakeLocation) -> dict[str, str]:
     return settings
 
 
+def _catalog_settings(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
+    if isinstance(catalog, RestCatalog):
+        secrets = {"token": catalog.token, "credential": catalog.credential}
+        given = {f"iceberg.rest-catalog.oauth2.{name}": secret for name, secret in secrets.items() if secret}
+        return {
+            "iceberg.catalog.type": "rest",
+            "iceberg.rest-catalog.uri": catalog.uri,
+            **({"iceberg.rest-catalog.warehouse": catalog.warehouse} if catalog.warehouse else {}),
+            **({"iceberg.rest-catalog.security": "OAUTH2", **given} if given else {}),
+        }
+    if not catalog.url.startswith("jdbc:postgresql:"):
+        raise ValueError("Trino needs the lake's database in PostgreSQL: set MOSAICOD_DB_URL")
+    return {
+        "iceberg.catalog.type": "jdbc",
+        "iceberg.jdbc-catalog.catalog-name": CATALOG_NAME,
+        "iceberg.jdbc-catalog.driver-class": "org.postgresql.Driver",
+        "iceberg.jdbc-catalog.connection-url": catalog.url,
+        "iceberg.jdbc-catalog.connection-user": catalog.user,
+        "iceberg.jdbc-catalog.connection-password": catalog.password,
+        "iceberg.jdbc-catalog.default-warehouse-dir": catalog.warehouse,
+    }
+
+
 @contextlib.contextmanager
 def trino_server(
-    lake: LakeLocation, port: int = DEFAULT_PORT, before_start: Callable[[], None] | None = None
+    lake: LakeLocation,
+    port: int = DEFAULT_PORT,
+    before_start: Callable[[], None] | None = None,
+    others: Mapping[str, LakeLocation] | None = None,
 ) -> Iterator[int]:
     """Run a server until the end of the block and yield its port.
 
@@ -82,13 +98,14 @@ def trino_server(
         lake: The lake to open as catalog `lake`.
         port: On 127.0.0.1.
         before_start: Runs in the child process before it becomes the server.
+        others: More lakes, by the names of their catalogs.
 
     Raises:
         InstallationError: If Java or the server are missing and cannot be had.
         TrinoError: If it does not start.
         ValueError: If Trino cannot open such a lake.
     """
-    catalog = trino_settings(lake)
+    catalogs = {name: trino_settings(each) for name, each in {CATALOG_NAME: lake, **(others or {})}.items()}
     home, java = ensure("trino"), java_home(versions.TRINO_JAVA) / "bin" / "java"
     with tempfile.TemporaryDirectory(prefix="lakehouse-trino-", ignore_cleanup_errors=True) as directory:
         etc = Path(directory) / "etc"
@@ -108,7 +125,8 @@ def trino_server(
             "memory.heap-headroom-per-node": "200MB",
         }
         _write_properties(etc / "config.properties", server)
-        _write_properties(etc / "catalog" / f"{CATALOG_NAME}.properties", catalog)
+        for name, settings in catalogs.items():
+            _write_properties(etc / "catalog" / f"{name}.properties", settings)
         command = [str(java), *_JVM_OPTIONS, f"-Dconfig={etc / 'config.properties'}"]
         command += ["-cp", str(home / "lib" / "*"), "io.trino.server.TrinoServer"]
         log = Path(directory) / "log"

@@ -13,6 +13,8 @@ from tests.warehouses import BY_DATABASE, store_settings
 
 # Gateways that tests start would fight for the default port.
 os.environ.setdefault("LAKEHOUSE_STATUS_PORT", "0")
+# As docs/sql.md has it: Polars warns of a plugin that is missing otherwise.
+os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 _numbers = itertools.count()
 
 # Tests behind these markers share a server that is dear to start: one worker runs them all.

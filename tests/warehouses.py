@@ -29,7 +29,7 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
     return {f"MOSAICOD_{name.upper()}": value for name, value in settings.items()}
 
 
-def scan_iceberg(table: Table) -> pl.LazyFrame:
+def scan_iceberg(table: Table, snapshot_id: int | None = None) -> pl.LazyFrame:
     """A table in Polars, which asks AWS where the bucket is unless it is told here, whatever the catalog says."""
     told = {name: value for name, value in table.io.properties.items() if name.startswith("s3.")}
-    return pl.scan_iceberg(table, storage_options=told or None)
+    return pl.scan_iceberg(table, snapshot_id=snapshot_id, storage_options=told or None)

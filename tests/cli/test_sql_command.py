@@ -2,6 +2,8 @@
 
 import csv
 import json
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.settings import Settings
@@ -116,6 +119,62 @@ def test_tables_are_listed(lakehouse: Run) -> None:
 )
 def test_what_cannot_be_answered_is_said_in_one_line(lakehouse: Run, arguments: list[str], reason: str) -> None:
     found = lakehouse("sql", *arguments)
+    assert found.returncode == 1
+    assert reason in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_moments_without_a_time_zone_are_in_utc_wherever_it_runs(
+    lakehouse: Run, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    condition = "recorded_at >= '2026-03-15 12:00:00' AND recorded_at < TIMESTAMP '2026-03-15 12:00:10'"
+    found = lakehouse("sql", f"SELECT count(*) AS n FROM imu.imu WHERE {condition}", "-f", "csv", "--explain")
+    assert found.stdout == "n\n10\n"
+    assert "imu.imu: 1 of 3 data files read" in found.stderr
+
+
+def test_a_table_as_it_was(lake: Path, lakehouse: Run) -> None:
+    with (
+        Lakehouse.open(Settings.load(home=lake, db_url="", store_endpoint="")) as opened,
+        closing(open_sql_catalog(opened.database, opened.warehouse)) as catalog,
+    ):
+        table = catalog.load_table("imu.imu")
+        first, second, last = table.history()
+        table.manage_snapshots().create_tag(second.snapshot_id, "two drives").commit()
+
+    def counted(at: str) -> str:
+        # With itself as it is now, and by a name that is the table's own.
+        found = lakehouse(
+            "sql",
+            f"SELECT count(DISTINCT imu.sequence) AS n FROM imu.imu {at} "
+            "JOIN imu.imu AS now ON now.sequence = imu.sequence WHERE imu.acceleration.y >= 0",
+            *("-f", "csv", "--explain"),
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout.split()[1] + found.stderr.splitlines()[-1].partition(":")[2]
+
+    assert counted("") == "3 3 of 3 data files read"
+    assert counted(f"AT (VERSION => {first.snapshot_id})") == "1 1 of 1 data files read"
+    assert counted("AT (VERSION => 'two drives')") == "2 2 of 2 data files read"
+    moment = datetime.fromtimestamp(last.timestamp_ms / 1000, UTC)
+    assert counted(f"AT (TIMESTAMP => TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}')").startswith("3")
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        ("AT (VERSION => 12)", "imu.imu at 12"),
+        ("AT (TIMESTAMP => '2001-01-01 00:00:00')", "2001-01-01"),
+        ("AT (TIMESTAMP => 'yesterday')", "AT takes"),
+        ("AT (VERSION => 1.5)", "AT takes"),
+    ],
+)
+def test_a_state_that_a_table_never_had_is_told(lakehouse: Run, at: str, reason: str) -> None:
+    found = lakehouse("sql", f"SELECT count(*) FROM imu.imu {at}")
     assert found.returncode == 1
     assert reason in found.stderr
     assert "Traceback" not in found.stderr

@@ -1,23 +1,110 @@
+"""Each engine on each kind of catalog: engines and lakes are started once, when the first test needs them."""
+
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
+from pyspark.sql import SparkSession
 
-from tests.engines import engines_under_test
-from tests.engines.engines_under_test import Engine
-from tests.engines.shared_lake import SharedLake, shared_lake
+from engines.spark import catalog_settings, open_spark
+from engines.trino import trino_server
+from tests.engines.engines_under_test import DuckDB, Engine, Polars, Spark, Trino
+from tests.engines.shared_lake import SharedLake, lake_in_production, lake_in_rest_catalog, lake_on_files
+from tests.processes import die_with_parent, free_port
+from tests.rest_catalog_server import rest_catalog_server
+from tests.s3_server import S3Server
 
 # All tests of one engine go to one worker: one Java process each.
-SPARK = pytest.param("spark", marks=[pytest.mark.spark, pytest.mark.xdist_group("spark")])
-TRINO = pytest.param("trino", marks=[pytest.mark.trino, pytest.mark.xdist_group("trino")])
+# What needs the REST catalog goes where it runs anyway.
+_SPARK = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
+_TRINO = [pytest.mark.trino, pytest.mark.xdist_group("trino")]
+_HERE = [pytest.mark.xdist_group("embedded engines")]
+_HERE_REST = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
+WRITERS = [
+    pytest.param(("spark", "production"), id="spark", marks=_SPARK),
+    pytest.param(("spark", "rest"), id="spark-rest", marks=_SPARK),
+    pytest.param(("trino", "production"), id="trino", marks=_TRINO),
+    pytest.param(("trino", "rest"), id="trino-rest", marks=_TRINO),
+]
+EMBEDDED = [
+    pytest.param((name, kind), id=f"{name}-{kind}", marks=_HERE_REST if kind == "rest" else _HERE)
+    for name in ("duckdb", "polars")
+    for kind in ("files", "production", "rest")
+]
+READERS = [*WRITERS, *EMBEDDED]
+
+
+class Stage:
+    """Starts what is asked for, once.
+
+    Args:
+        stack: What ends it all.
+    """
+
+    def __init__(self, stack: ExitStack, directories: pytest.TempPathFactory, s3: S3Server) -> None:
+        self._stack = stack
+        self._directories = directories
+        self._s3 = s3
+        self.lake = cache(self._open_lake)
+        self.engine = cache(self._open_engine)
+        self._spark_session = cache(self._open_spark)
+        self._trino_port = cache(self._start_trino)
+
+    def _open_lake(self, kind: str) -> SharedLake:
+        home = self._directories.mktemp(kind)
+        if kind == "files":
+            return self._stack.enter_context(lake_on_files(home))
+        if kind == "production":
+            return self._stack.enter_context(lake_in_production(home, self._s3))
+        server = self._stack.enter_context(rest_catalog_server(self._s3))
+        return self._stack.enter_context(lake_in_rest_catalog(home, server))
+
+    def _open_engine(self, name: str, kind: str) -> Engine:
+        if name == "duckdb":
+            return DuckDB(self.lake(kind))
+        if name == "polars":
+            return Polars(self.lake(kind))
+        catalog = "lake" if kind == "production" else kind
+        return Spark(self._spark_session(), catalog) if name == "spark" else Trino(self._trino_port(), catalog)
+
+    def _open_spark(self) -> SparkSession:
+        # Without adaptive execution the plan that is asked for metrics is the one that ran.
+        session = open_spark(self.lake("production").location, spark__sql__adaptive__enabled="false")
+        self._stack.callback(session.stop)
+        for name, value in catalog_settings(self.lake("rest").location, "rest").items():
+            session.conf.set(name, value)
+        return session
+
+    def _start_trino(self) -> int:
+        server = trino_server(
+            self.lake("production").location,
+            free_port(),
+            die_with_parent(signal.SIGKILL),
+            {"rest": self.lake("rest").location},
+        )
+        return self._stack.enter_context(server)
 
 
 @pytest.fixture(scope="session")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedLake]:
-    with shared_lake(tmp_path_factory.mktemp("lake")) as opened:
-        yield opened
+def stage(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        yield Stage(stack, tmp_path_factory, s3)
 
 
-@pytest.fixture(scope="session", params=[SPARK, TRINO])
-def engine(request: pytest.FixtureRequest, lake: SharedLake) -> Iterator[Engine]:
-    with getattr(engines_under_test, request.param)(lake) as opened:
-        yield opened
+@pytest.fixture(scope="session")
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Name of an engine and kind of a lake; modules say which: READERS or WRITERS."""
+    name, kind = request.param
+    return name, kind
+
+
+@pytest.fixture(scope="session")
+def engine(place: tuple[str, str], stage: Stage) -> Engine:
+    return stage.engine(*place)
+
+
+@pytest.fixture(scope="session")
+def lake(place: tuple[str, str], stage: Stage) -> SharedLake:
+    return stage.lake(place[1])

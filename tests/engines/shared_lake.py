@@ -1,27 +1,30 @@
-"""A lake as in production, PostgreSQL and S3, behind a gateway, with recordings that have something of everything."""
+"""Lakes behind a gateway, with recordings that have something of everything: on files, on S3, in a REST catalog."""
 
 import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog import Catalog
 
 from engines.lake import LakeLocation
-from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.catalogs import open_pyiceberg_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.settings import Settings
 from lakehouse.flight_gateway.server import Gateway
 from tests.postgres_server import fresh_database, postgres_server
 from tests.processes import free_port
-from tests.s3_server import s3_server
+from tests.rest_catalog_server import RestCatalogServer
+from tests.s3_server import S3Server
 
 NOON_NS = 1_773_489_600_000_000_000  # 2026-03-14T12:00:00Z
 DAY_NS = 86_400 * 10**9
@@ -60,24 +63,36 @@ class SharedLake:
     Attributes:
         lakehouse: For uploads and maintenance.
         client: Talks to the gateway, as the SDK does underneath.
-        location: The lake in the words of the engines.
+        settings: Of the lake.
     """
 
     lakehouse: Lakehouse
     client: flight.FlightClient
-    location: LakeLocation
     settings: Settings
+
+    @property
+    def location(self) -> LakeLocation:
+        """The lake in the words of the engines."""
+        return LakeLocation.from_settings(self.settings)
 
     def write(self, sequence: str, topics: dict[str, tuple[str, pa.RecordBatch]], *, finalize: bool = True) -> Any:
         """Record a sequence: tag and rows by topic path. Returns the session."""
+        batches = {path: (tag, [rows]) for path, (tag, rows) in topics.items()}
+        return self.write_batches(sequence, batches, finalize=finalize)
+
+    def write_batches(
+        self, sequence: str, topics: dict[str, tuple[str, list[pa.RecordBatch]]], *, finalize: bool = True
+    ) -> Any:
+        """The same of topics that come in several batches."""
         lake = self.lakehouse
         lake.sequences.create(sequence, {"vehicle": sequence.partition("_")[0], "run": len(topics)})
         session = lake.sessions.create(sequence)
-        for path, (tag, rows) in topics.items():
+        for path, (tag, batches) in topics.items():
             locator = TopicLocator(sequence, path)
             topic = lake.topics.create(session.uuid, locator, "default", tag)
-            with lake.topics.begin_upload(locator, topic, rows.schema) as upload:
-                upload.write(rows)
+            with lake.topics.begin_upload(locator, topic, batches[0].schema) as upload:
+                for batch in batches:
+                    upload.write(batch)
                 upload.finish()
         if finalize:
             lake.sessions.finalize(session.uuid)
@@ -95,9 +110,10 @@ class SharedLake:
         return {match.name for match in found}
 
     @contextlib.contextmanager
-    def catalog(self) -> Iterator[SqlCatalog]:
-        """The catalog in stock PyIceberg."""
-        catalog = open_sql_catalog(self.lakehouse.database, self.lakehouse.warehouse)
+    def catalog(self) -> Iterator[Catalog]:
+        """The catalog in PyIceberg."""
+        lake = self.lakehouse
+        catalog = open_pyiceberg_catalog(lake.settings, lake.warehouse, lake.database)
         try:
             yield catalog
         finally:
@@ -154,6 +170,11 @@ def plain(value: Any) -> Any:
         return bytes(value)
     if isinstance(value, (bool, str)) or value is None:
         return value
+    if isinstance(value, datetime):
+        # Polars and PyArrow tell the zone, Spark converts to that of the machine and does not.
+        return value.astimezone(UTC)
+    if isinstance(value, Decimal):
+        return int(value) if value == int(value) else float(value)
     if isinstance(value, float | np.floating):
         return float(value)
     return int(value)
@@ -164,25 +185,44 @@ def plain_rows(rows: Sequence[Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def shared_lake(home: Path) -> Iterator[SharedLake]:
+def shared_lake(settings: Settings) -> Iterator[SharedLake]:
     """Three drives on three days, `robot_0` to `robot_2`, each with IMU and a topic of odd types."""
+    with Lakehouse.open(settings) as lakehouse:
+        gateway = Gateway(lakehouse, port=0)
+        gateway_port = gateway.start()
+        try:
+            with flight.FlightClient(f"grpc://127.0.0.1:{gateway_port}") as client:
+                lake = SharedLake(lakehouse, client, settings)
+                for number in range(3):
+                    start_ns = NOON_NS + number * DAY_NS
+                    topics = {"imu": ("IMU", imu_rows(start_ns, 10.0 * number)), "odd": ("Odd", odd_rows(start_ns))}
+                    lake.write(f"robot_{number}", topics)
+                yield lake
+        finally:
+            gateway.stop(grace=1)
+
+
+@contextlib.contextmanager
+def lake_on_files(home: Path) -> Iterator[SharedLake]:
+    """Everything below one directory, as on a laptop."""
+    with shared_lake(Settings.load(home=home, db_url="", store_endpoint="")) as lake:
+        yield lake
+
+
+@contextlib.contextmanager
+def lake_in_production(home: Path, s3: S3Server) -> Iterator[SharedLake]:
+    """PostgreSQL, which holds the pointers to the tables too, and S3."""
     port = free_port()
-    with (
-        s3_server() as s3,
-        postgres_server(port),
-        fresh_database("127.0.0.1", "lake", port) as database_url,
-    ):
+    with postgres_server(port), fresh_database("127.0.0.1", "lake", port) as database_url:
         settings = Settings.load(home=home, db_url=database_url, **s3.settings(s3.new_bucket()))
-        with Lakehouse.open(settings) as lakehouse:
-            gateway = Gateway(lakehouse, port=0)
-            gateway_port = gateway.start()
-            try:
-                with flight.FlightClient(f"grpc://127.0.0.1:{gateway_port}") as client:
-                    lake = SharedLake(lakehouse, client, LakeLocation.from_settings(settings), settings)
-                    for number in range(3):
-                        start_ns = NOON_NS + number * DAY_NS
-                        topics = {"imu": ("IMU", imu_rows(start_ns, 10.0 * number)), "odd": ("Odd", odd_rows(start_ns))}
-                        lake.write(f"robot_{number}", topics)
-                    yield lake
-            finally:
-                gateway.stop(grace=1)
+        with shared_lake(settings) as lake:
+            yield lake
+
+
+@contextlib.contextmanager
+def lake_in_rest_catalog(home: Path, server: RestCatalogServer) -> Iterator[SharedLake]:
+    """The pointers to the tables in an Iceberg REST catalog, which commits to several at once, and S3."""
+    options = server.settings(server.new_catalog())
+    settings = Settings.load(home=home, db_url="", catalog_multi_table_commit="always", **options)
+    with shared_lake(settings) as lake:
+        yield lake

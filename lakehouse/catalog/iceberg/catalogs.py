@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyiceberg.catalog import Catalog
+
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import CommitConflictError
-from lakehouse.catalog.iceberg.sql_catalog import SqlTableCatalog
+from lakehouse.catalog.iceberg.sql_catalog import SqlTableCatalog, open_sql_catalog
 from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.settings import Settings
@@ -31,6 +33,19 @@ def open_catalog(settings: Settings, warehouse: Warehouse, database: Database) -
     from lakehouse.catalog.iceberg.rest_catalog import RestTableCatalog
 
     return RestTableCatalog.open(settings, warehouse.iceberg_properties(), lambda: _turn(database))
+
+
+def open_pyiceberg_catalog(settings: Settings, warehouse: Warehouse, database: Database) -> Catalog:
+    """The same catalog as PyIceberg sees it: for queries and tools, not for our commits. To be closed.
+
+    Raises:
+        ConfigurationError: If it cannot be reached, or refuses.
+    """
+    if not settings.catalog_uri:
+        return open_sql_catalog(database, warehouse)
+    from lakehouse.catalog.iceberg.rest_catalog import open_rest_catalog
+
+    return open_rest_catalog(settings, warehouse.iceberg_properties())
 
 
 @contextmanager

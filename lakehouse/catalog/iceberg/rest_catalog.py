@@ -97,23 +97,8 @@ class RestTableCatalog:
         Raises:
             ConfigurationError: If it refuses, or cannot be reached.
         """
-        secrets = {
-            "token": settings.catalog_token.get_secret_value(),
-            "credential": settings.catalog_credential.get_secret_value(),
-            "warehouse": settings.catalog_warehouse,
-        }
-        properties = {
-            **storage_properties,
-            # Lean answers: of a table only the place of its metadata is asked for.
-            "snapshot-loading-mode": "refs",
-            **{name: value for name, value in secrets.items() if value},
-        }
-        try:
-            client = _Client(CATALOG_NAME, uri=settings.catalog_uri, **properties)
-        except (UnauthorizedError, ForbiddenError, OAuthError) as error:
-            raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from error
-        except (RESTError, requests.RequestException, ValueError) as error:
-            raise ConfigurationError("LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses") from error
+        # Lean answers: of a table only the place of its metadata is asked for.
+        client = _connect(settings, {**storage_properties, "snapshot-loading-mode": "refs"})
         choice = settings.catalog_multi_table_commit
         return cls(client, choice == "always" or (choice == "auto" and client.announces_transactions), first_commits)
 
@@ -242,6 +227,30 @@ class RestTableCatalog:
             return str(self._client.load_table(identifier).metadata_location)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
+
+
+def open_rest_catalog(settings: Settings, storage_properties: Mapping[str, str]) -> RestCatalog:
+    """The catalog as PyIceberg sees it, with all snapshots of its tables; for queries and tools, not for our commits.
+
+    Raises:
+        ConfigurationError: If it refuses, or cannot be reached.
+    """
+    return _connect(settings, storage_properties)
+
+
+def _connect(settings: Settings, properties: Mapping[str, str]) -> _Client:
+    access = {
+        "token": settings.catalog_token.get_secret_value(),
+        "credential": settings.catalog_credential.get_secret_value(),
+        "warehouse": settings.catalog_warehouse,
+    }
+    given = {name: value for name, value in access.items() if value}
+    try:
+        return _Client(CATALOG_NAME, uri=settings.catalog_uri, **properties, **given)
+    except (UnauthorizedError, ForbiddenError, OAuthError) as error:
+        raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from error
+    except (RESTError, requests.RequestException, ValueError) as error:
+        raise ConfigurationError("LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses") from error
 
 
 def updates(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

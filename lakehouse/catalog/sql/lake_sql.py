@@ -8,22 +8,32 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError, RESTError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table import DataScan, FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.catalog.errors import BadRequestError, NotFoundError, StorageError
-from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.catalogs import open_pyiceberg_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.sql.statements import quoted, row_filters, tables_in
+from lakehouse.catalog.sql.statements import (
+    PastTable,
+    TableName,
+    open_duckdb,
+    quoted,
+    row_filters,
+    tables_in,
+    without_past,
+)
 from lakehouse.catalog.storage import Warehouse
 
 _SHOW_TABLES = re.compile(r"^\s*show\s+(all\s+)?tables\s*;?\s*$", re.IGNORECASE)
@@ -58,7 +68,7 @@ class LakeSql:
     """
 
     def __init__(self, lakehouse: Lakehouse) -> None:
-        self._database = lakehouse.database
+        self._lakehouse = lakehouse
         self._warehouse: Warehouse = lakehouse.warehouse
 
     @contextmanager
@@ -70,10 +80,10 @@ class LakeSql:
             NotFoundError: If it names a table that does not exist.
             StorageError: If a table cannot be read.
         """
-        catalog = open_sql_catalog(self._database, self._warehouse)
-        connection = duckdb.connect()
+        lake = self._lakehouse
+        catalog = open_pyiceberg_catalog(lake.settings, self._warehouse, lake.database)
+        connection = open_duckdb()
         try:
-            connection.execute("SET TimeZone = 'UTC'")
             if _SHOW_TABLES.match(sql):
                 sql = _ALL_TABLES
             yield self._prepare(catalog, connection, sql.strip().rstrip(";"))
@@ -83,37 +93,35 @@ class LakeSql:
             connection.close()
             catalog.close()
 
-    def _prepare(self, catalog: SqlCatalog, connection: duckdb.DuckDBPyConnection, sql: str) -> "Statement":
+    def _prepare(self, catalog: Catalog, connection: duckdb.DuckDBPyConnection, sql: str) -> "Statement":
+        sql, past = without_past(connection, sql)
         names = tables_in(connection, sql)
-        if any(namespace == "information_schema" for namespace, _ in names):
+        if any(name.namespace == "information_schema" for name in names):
             listed = [identifier for space in catalog.list_namespaces() for identifier in catalog.list_tables(space)]
-            names = {(identifier[0], identifier[1]) for identifier in listed}
-            filters: dict[tuple[str, str], BooleanExpression] = {}
-            tables = {name: catalog.load_table(name) for name in names}
-            schemas = {name: _schema(table) for name, table in tables.items()}
-            for number, (name, schema) in enumerate(schemas.items()):
-                _register(connection, number, name, schema.empty_table())
+            for number, identifier in enumerate(listed):
+                schema = schema_to_pyarrow(catalog.load_table(identifier).schema(), include_field_ids=False)
+                _register(connection, number, TableName(*identifier), schema.empty_table())
             return Statement(connection, sql, ())
-        tables = {name: _load(catalog, name) for name in sorted(names)}
-        schemas = {name: _schema(table) for name, table in tables.items()}
-        filters = row_filters(sql, schemas)
+        tables = {name: _load(catalog, name, past.get(name)) for name in sorted(names)}
+        filters = row_filters(sql, {name: table.schema for name, table in tables.items()})
         files = []
         for number, (name, table) in enumerate(tables.items()):
             tasks = _planned(table, filters.get(name, AlwaysTrue()))
-            _register(connection, number, name, self._dataset(table, schemas[name], tasks))
-            files.append(FilesRead(".".join(name), len(tasks), _data_files(table)))
+            _register(connection, number, name, self._dataset(table, tasks))
+            files.append(FilesRead(table.name, len(tasks), table.data_files))
         return Statement(connection, sql, tuple(files))
 
-    def _dataset(self, table: Table, schema: pa.Schema, tasks: list[FileScanTask]) -> ds.Dataset:
+    def _dataset(self, table: "_TableState", tasks: list[FileScanTask]) -> ds.Dataset:
         """The rows of some data files; those of files with deleted rows are read at once, without these rows."""
         plain = [task for task in tasks if not task.delete_files]
         fragments = [
             self._warehouse.fragment(_FORMAT, task.file.file_path, task.file.file_size_in_bytes) for task in plain
         ]
+        schema = table.schema
         parts: list[ds.Dataset] = [ds.FileSystemDataset(fragments, schema, _FORMAT, self._warehouse.file_system)]
         changed = [task for task in tasks if task.delete_files]
         if changed:
-            scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
+            scan = ArrowScan(table.table.metadata, table.table.io, table.scan.projection(), AlwaysTrue())
             parts.append(ds.dataset(scan.to_table(changed).cast(schema)))
         return parts[0] if len(parts) == 1 else ds.UnionDataset(schema, parts)
 
@@ -150,36 +158,66 @@ class Statement:
         return int(written[0]) if written else 0
 
 
-def _load(catalog: SqlCatalog, name: tuple[str, str]) -> Table:
+@dataclass(frozen=True)
+class _TableState:
+    """A table at one of its snapshots, or now.
+
+    Attributes:
+        snapshot: None if it is empty.
+    """
+
+    name: str
+    table: Table
+    snapshot: Snapshot | None
+
+    @property
+    def scan(self) -> DataScan:
+        return self.table.scan(snapshot_id=self.snapshot.snapshot_id if self.snapshot else None)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return schema_to_pyarrow(self.scan.projection(), include_field_ids=False)
+
+    @property
+    def data_files(self) -> int:
+        summary = self.snapshot.summary if self.snapshot else None
+        return int(summary["total-data-files"] or 0) if summary else 0
+
+
+def _load(catalog: Catalog, name: TableName, past: PastTable | None) -> _TableState:
+    wanted = ".".join(past.table if past else name)
     try:
-        return catalog.load_table(name)
+        table = catalog.load_table(wanted)
     except NoSuchTableError:
-        raise NotFoundError("table", ".".join(name)) from None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"table {'.'.join(name)} cannot be read") from error
+        raise NotFoundError("table", wanted) from None
+    except (OSError, RESTError, ValueError) as error:
+        raise StorageError(f"table {wanted} cannot be read") from error
+    if past is None:
+        return _TableState(wanted, table, table.current_snapshot())
+    found = _snapshot(table, past)
+    if found is None:
+        raise NotFoundError("snapshot", f"{wanted} at {past.version or past.moment}")
+    return _TableState(wanted, table, found)
 
 
-def _planned(table: Table, condition: BooleanExpression) -> list[FileScanTask]:
+def _snapshot(table: Table, past: PastTable) -> Snapshot | None:
+    if past.moment is not None:
+        return table.snapshot_as_of_timestamp(int(past.moment.timestamp() * 1000))
+    if isinstance(past.version, str):
+        return table.snapshot_by_name(past.version)
+    return table.snapshot_by_id(past.version) if past.version is not None else None
+
+
+def _planned(table: _TableState, condition: BooleanExpression) -> list[FileScanTask]:
     """Data files that may hold rows that meet the condition."""
     try:
-        return list(table.scan(row_filter=condition).plan_files())
+        return list(table.scan.filter(condition).plan_files())
     except (TypeError, ValueError):
         # DuckDB compares what Iceberg does not, such as a whole number with a fraction.
-        return list(table.scan().plan_files())
+        return list(table.scan.plan_files())
 
 
-def _data_files(table: Table) -> int:
-    snapshot = table.current_snapshot()
-    if snapshot is None or snapshot.summary is None:
-        return 0
-    return int(snapshot.summary["total-data-files"] or 0)
-
-
-def _schema(table: Table) -> pa.Schema:
-    return schema_to_pyarrow(table.schema(), include_field_ids=False)
-
-
-def _register(connection: duckdb.DuckDBPyConnection, number: int, name: tuple[str, str], rows: Any) -> None:
+def _register(connection: duckdb.DuckDBPyConnection, number: int, name: TableName, rows: Any) -> None:
     connection.register(f"_table_{number}", rows)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name[0])}")
-    connection.execute(f"CREATE VIEW {quoted(name[0])}.{quoted(name[1])} AS SELECT * FROM _table_{number}")
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name.namespace)}")
+    connection.execute(f"CREATE VIEW {quoted(name.namespace)}.{quoted(name.name)} AS SELECT * FROM _table_{number}")

@@ -8,7 +8,9 @@ optimizer knows, equalities that follow from joins included.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -50,7 +52,76 @@ _MIRRORED = {
 _MARK = re.compile(r"^t(\d+)__(.*)$", re.DOTALL)
 
 
-def tables_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[tuple[str, str]]:
+class TableName(NamedTuple):
+    """A table as a statement names it."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastTable:
+    """A table as it was: `TABLE AT (VERSION => ...)`, or `AT (TIMESTAMP => ...)`.
+
+    Attributes:
+        version: Id of a snapshot, or name of a tag or branch; None if it is told by a moment.
+        moment: Instant; None if it is told by a version.
+    """
+
+    table: TableName
+    version: int | str | None
+    moment: datetime | None
+
+
+def open_duckdb() -> duckdb.DuckDBPyConnection:
+    """A DuckDB without tables, in which moments without a time zone are in UTC wherever it runs."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def without_past(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, dict[TableName, PastTable]]:
+    """A SELECT in which every table as it was has a name of its own, and what these names stand for.
+
+    DuckDB understands `AT` of tables that it keeps itself only.
+
+    Raises:
+        BadRequestError: If what follows AT is neither a version nor a moment.
+    """
+    tree = _parsed(connection, sql)
+    past: dict[TableName, PastTable] = {}
+    for node in _nodes(tree):
+        if node.get("type") == "BASE_TABLE" and (clause := node.get("at_clause")):
+            table = TableName(node["schema_name"], node["table_name"])
+            own = table._replace(name=f"{table.name} at {len(past)}")
+            past[own] = _past_table(connection, table, clause)
+            node["at_clause"] = None
+            node["table_name"] = own.name
+            node["qualified_name"] = {"path": list(own)}
+            node["alias"] = node["alias"] or table.name
+    if not past:
+        return sql, {}
+    (rewritten,) = connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
+    return str(rewritten[0]), past
+
+
+def _past_table(connection: duckdb.DuckDBPyConnection, table: TableName, clause: dict[str, Any]) -> PastTable:
+    value = _value(connection, clause["expr"])
+    if clause["unit"].upper() == "VERSION" and isinstance(value, int | str):
+        return PastTable(table, value, None)
+    if clause["unit"].upper() == "TIMESTAMP" and isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            return PastTable(table, None, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    raise BadRequestError(
+        f"{'.'.join(table)}: AT takes (VERSION => snapshot id or tag), or (TIMESTAMP => '2026-03-14 09:00:00+00')"
+    )
+
+
+def tables_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[TableName]:
     """Namespace and name of every qualified table that a SELECT mentions.
 
     Raises:
@@ -66,13 +137,13 @@ def tables_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[tuple[str,
     if len(tree["statements"]) != 1:
         raise BadRequestError("one SELECT statement is wanted at a time")
     return {
-        (node["schema_name"], node["table_name"])
+        TableName(node["schema_name"], node["table_name"])
         for node in _nodes(tree)
         if node.get("type") == "BASE_TABLE" and node.get("schema_name")
     }
 
 
-def row_filters(sql: str, schemas: Mapping[tuple[str, str], pa.Schema]) -> dict[tuple[str, str], BooleanExpression]:
+def row_filters(sql: str, schemas: Mapping[TableName, pa.Schema]) -> dict[TableName, BooleanExpression]:
     """For each table a condition that all rows meet which can matter to the result.
 
     Args:
@@ -82,7 +153,7 @@ def row_filters(sql: str, schemas: Mapping[tuple[str, str], pa.Schema]) -> dict[
     Raises:
         duckdb.Error: If the statement does not fit the tables.
     """
-    connection = duckdb.connect()
+    connection = open_duckdb()
     tables = list(schemas)
     for number, table in enumerate(tables):
         marked = pa.schema([field.with_name(f"t{number}__{field.name}") for field in schemas[table]])

@@ -1,0 +1,91 @@
+"""The questions of docs/sql.md, on the demo recording: every engine gives the same rows, and there are some."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.contracts.results import VALIDATION_RESULTS
+from lakehouse.orchestration.recordings.ingest import ingest_recording
+from tests.engines.conftest import EMBEDDED, WRITERS, Stage
+from tests.engines.engines_under_test import DuckDB, Engine, Polars
+
+PROJECT = Path(__file__).parents[2]
+PAGE = (PROJECT / "docs" / "sql.md").read_text()
+QUESTIONS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+ONLY_DUCKDB = re.findall(r"```sql duckdb\n(.*?)```", PAGE, re.DOTALL)
+# The one function that is called differently, as the page says; Polars has it in Python, for the part that needs it.
+JSON_FUNCTION = "json_extract_string"
+ITS_NAME = {"spark": "get_json_object", "trino": "json_extract_scalar", "duckdb": JSON_FUNCTION}
+(IN_PYTHON,) = re.findall(r"```python polars\n(.*?)```", PAGE, re.DOTALL)
+PART_WITH_JSON = re.compile(r"WITH robots AS \(.*?\n\),\n", re.DOTALL)
+SWERVE_NS = (1_773_480_449_000_000_000, 1_773_480_450_600_000_000)
+
+pytestmark = pytest.mark.timeout(600)
+PLACES = [place for place in (*WRITERS, *EMBEDDED) if place.values[0][1] == "production"]
+
+
+def verdict(rule: str, verdict: str, checked_at_ns: int) -> dict[str, Any]:
+    """A row of the verdicts, about the swerve."""
+    texts = ("contract", "contract_version", "rule_type", "kind", "dimension", "severity", "expected", "observed")
+    return {
+        **dict.fromkeys(texts, "x"),
+        **dict.fromkeys(("rows_checked", "rows_failed", "range_count"), 1),
+        **dict.fromkeys(("time_ranges", "samples"), "[]"),
+        "run_id": str(checked_at_ns),
+        "checked_at_ns": checked_at_ns,
+        "sequence": "city_drive",
+        "topic": "city_drive/imu/front",
+        "rule": rule,
+        "verdict": verdict,
+        "first_failing_ns": SWERVE_NS[0],
+        "last_failing_ns": SWERVE_NS[1],
+    }
+
+
+@pytest.fixture(scope="session")
+def demo(stage: Stage) -> Iterator[DuckDB]:
+    """The demo recording in a lake in production, with verdicts; asked by DuckDB."""
+    lake = stage.lake("production")
+    ingest_recording(lake.lakehouse, PROJECT / "demo" / "recordings" / "city_drive.mcap")
+    verdicts = [verdict("gaps", "failed", 1), verdict("gaps", "passed", 2), verdict("magnitude", "warned", 2)]
+    lake.lakehouse.system_tables.append(VALIDATION_RESULTS, verdicts)
+    yield DuckDB(lake)
+    lake.lakehouse.sequences.delete("city_drive")
+
+
+def test_there_are_questions() -> None:
+    assert len(QUESTIONS) >= 6
+    assert any("mosaico.validation_results" in question for question in QUESTIONS)
+    assert all(name in PAGE for name in ITS_NAME.values())
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True, scope="session")
+@pytest.mark.parametrize("question", QUESTIONS, ids=range(len(QUESTIONS)))
+def test_an_engine_gives_the_same_rows_as_the_others(engine: Engine, demo: DuckDB, question: str) -> None:
+    expected = demo.rows(question)
+    assert expected, "nothing found"
+    if JSON_FUNCTION not in question:
+        found = engine.rows(question)
+    elif isinstance(engine, Polars):
+        found = engine.rows_after(IN_PYTHON, PART_WITH_JSON.sub("WITH ", question))
+    else:
+        found = engine.rows(question.replace(JSON_FUNCTION, ITS_NAME[engine.name]))
+    # Sums are taken in another order by each engine.
+    assert found == [pytest.approx(row, rel=1e-9) for row in expected]
+
+
+@pytest.mark.xdist_group("embedded engines")
+def test_the_swerve_is_what_is_found(demo: DuckDB) -> None:
+    ((sequence, _, most, samples),) = demo.rows(QUESTIONS[0])
+    assert (sequence, samples) == ("city_drive", 93)
+    assert most == pytest.approx(6.63484)
+    assert {row[3] for row in demo.rows(QUESTIONS[-1])} == {"warned", "failed"}
+
+
+@pytest.mark.parametrize("question", ONLY_DUCKDB, ids=range(len(ONLY_DUCKDB)))
+@pytest.mark.xdist_group("embedded engines")
+def test_what_only_duckdb_understands_finds_something(demo: DuckDB, question: str) -> None:
+    assert demo.rows(question)
