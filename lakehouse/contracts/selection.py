@@ -30,7 +30,7 @@ def select_subjects(lake: Lakehouse, sequences: str = "*", topics: str | None = 
         finalized = [topic for topic in described.topics if topic.session_is_finalized]
         if topics is None:
             if finalized:
-                yield Subject(name, finalized, finalized)
+                yield Subject(name, finalized, finalized, described.sequence.user_metadata)
         else:
             pattern = topics.lstrip("/")
             chosen = [topic for topic in finalized if fnmatchcase(topic.locator.path, pattern)]
@@ -56,4 +56,4 @@ def subjects_of_sessions(lake: Lakehouse, sessions: Collection[str]) -> Iterator
         chosen = [topic for topic in described.topics if str(topic.session_locator) in wanted]
         if chosen:
             seen = [topic for topic in described.topics if topic.session_is_finalized or topic in chosen]
-            yield Subject(name, chosen, seen)
+            yield Subject(name, chosen, seen, described.sequence.user_metadata)

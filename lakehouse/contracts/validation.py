@@ -6,8 +6,9 @@ judged when it ends early is not lost.
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lakehouse.catalog.errors import LakehouseError, NotFoundError
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -20,6 +21,7 @@ from lakehouse.contracts.judging import Judge, Measure, PlainJudge
 from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.piles import Piles
 from lakehouse.contracts.resolution import contract_of_sequence, contract_of_topic
+from lakehouse.contracts.rules.sequences import SequenceFacts
 from lakehouse.contracts.whole_sequences import BoundSequence
 
 # Whatever is reached first ends a part of a run. A part costs one judgement and, where it is recorded, one commit.
@@ -34,11 +36,13 @@ class Subject:
     Attributes:
         topics: Whose rows are judged.
         all_topics: What rules about the sequence as a whole look at; None: these rules are left out.
+        user_metadata: Of the sequence.
     """
 
     sequence: str
     topics: Sequence[TopicRecord]
     all_topics: Sequence[TopicRecord] | None = None
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -182,9 +186,9 @@ class Validator:
         found = _Pending(subject)
         try:
             if subject.all_topics is not None:
-                facts = self._lake.sequences.get(subject.sequence).user_metadata
                 contract = contract_of_sequence(self._library.contracts, subject.sequence)
-                found.sequence = BoundSequence(subject.sequence, contract, subject.all_topics, facts)
+                facts = SequenceFacts(_finalized(subject.all_topics), subject.user_metadata)
+                found.sequence = BoundSequence(subject.sequence, contract, facts)
             judged = {topic.id for topic in subject.topics}
             for topic in subject.topics if subject.all_topics is None else subject.all_topics:
                 progress(str(topic.locator))
@@ -237,3 +241,7 @@ class Validator:
         except NotFoundError:
             return True
         return False
+
+
+def _finalized(topics: Sequence[TopicRecord]) -> list[TopicRecord]:
+    return [topic for topic in topics if topic.state is TopicState.FINALIZED]

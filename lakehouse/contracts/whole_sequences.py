@@ -1,13 +1,12 @@
 """The rules about one sequence as a whole at work."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import polars as pl
 
 from lakehouse.catalog.errors import shorten
-from lakehouse.catalog.records import TopicRecord, TopicState
+from lakehouse.catalog.records import TopicRecord
 from lakehouse.contracts.findings import Finding, Verdict, broken_verdict
 from lakehouse.contracts.judging import Measure
 from lakehouse.contracts.model import EffectiveContract, Kind, RuleSpec
@@ -45,21 +44,13 @@ class BoundSequence:
     Args:
         name: Of the sequence.
         contract: What applies to it.
-        topics: What the rules look at.
-        user_metadata: Of the sequence.
+        facts: What the rules look at besides rows.
     """
 
-    def __init__(
-        self,
-        name: str,
-        contract: EffectiveContract,
-        topics: Sequence[TopicRecord],
-        user_metadata: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, name: str, contract: EffectiveContract, facts: SequenceFacts) -> None:
         self._name = name
         self._rules = [WatchingRule(spec) for spec in contract.rules.values()]
-        finalized = [topic for topic in topics if topic.state is TopicState.FINALIZED]
-        self._facts = SequenceFacts(finalized, user_metadata)
+        self._facts = facts
         self._measured: list[Measured] | None = None
 
     def watching(self, topic: TopicRecord) -> list[WatchingRule]:

@@ -89,14 +89,18 @@ class Rows:
     def column(self, path: FieldPath) -> pl.Series:
         """A field, null where it or a struct around it is null."""
         if path not in self._columns:
-            column = self.frame[path[0]] if len(path) == 1 else self.column(path[:-1]).struct.field(path[-1])
-            self._columns[path] = column
+            if len(path) == 1:
+                self._columns[path] = self.frame.get_column(path[0])
+            else:
+                # All fields at once and without an expression, which costs more than it does on small topics.
+                fields = self.column(path[:-1]).struct.unnest()
+                self._columns |= {(*path[:-1], name): fields.get_column(name) for name in fields.columns}
         return self._columns[path]
 
     def numbers(self, path: FieldPath) -> Numbers:
         """A field as numbers, not to be changed; null becomes NaN."""
         if path not in self._numbers:
-            self._numbers[path] = self.column(path).cast(pl.Float64).fill_null(math.nan).to_numpy()
+            self._numbers[path] = self.column(path).cast(pl.Float64).to_numpy()
         return self._numbers[path]
 
     def norm(self, paths: Sequence[FieldPath]) -> Numbers:

@@ -57,7 +57,7 @@ class Frozen(Rule):
         return None
 
     def derive(self, rows: Rows) -> Derived:
-        columns = [_comparable(rows.column(path)) for path in self._columns]
+        columns = [_comparable(rows, path) for path in self._columns]
         changes = np.zeros(len(rows), dtype=bool)
         for column in columns:
             changes[1:] |= column[1:] != column[:-1]
@@ -86,10 +86,11 @@ def _numbers_in(path: FieldPath, schema: pa.Schema) -> tuple[FieldPath, ...]:
     return tuple((*path, child.name) for child in found.type if pa.types.is_primitive(child.type))
 
 
-def _comparable(column: pl.Series) -> Any:
+def _comparable(rows: Rows, path: FieldPath) -> Any:
     """Values as integers that are equal if the values are, bit by bit; blobs and lists by a hash of 64 bits."""
+    column = rows.column(path)
     if column.dtype in (pl.Float64, pl.Float32):
-        return column.cast(pl.Float64).fill_null(math.nan).to_numpy().view(np.int64)
+        return rows.numbers(path).view(np.int64)
     if column.dtype.is_integer() or column.dtype == pl.Boolean:
         return column.hash(1).to_numpy()
     return column.to_frame("value").hash_rows(1).to_numpy()
