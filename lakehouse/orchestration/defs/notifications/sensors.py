@@ -28,7 +28,7 @@ def run_failure_notifications(context: dg.RunFailureSensorContext, lakehouse: La
 
 
 def _reasons(context: dg.RunFailureSensorContext) -> str:
-    """What the steps say; the run's own message if no step failed."""
+    """What the steps say; if none failed, what Dagster noticed last, such as the end of the run's process."""
     texts = []
     for event in context.get_step_failure_events():
         data = event.step_failure_data
@@ -36,4 +36,8 @@ def _reasons(context: dg.RunFailureSensorContext) -> str:
         error = data.error
         text = failure.description if failure and failure.description else (error.message.strip() if error else "")
         texts.append(f"{event.step_key}: {text}")
-    return "\n".join(texts)[:4000] or context.failure_event.message or "no reason is known"
+    if not texts:
+        run_id = context.dagster_run.run_id
+        noticed = context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        texts = [entry.message for entry in noticed[-1:]] + [context.failure_event.message or ""]
+    return "\n".join(filter(None, texts))[:4000] or "no reason is known"

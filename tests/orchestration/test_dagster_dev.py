@@ -1,0 +1,144 @@
+"""Dagster as operators start it, `dagster dev` with its daemon: what is clicked is worked off, what breaks is told."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from demo.dagster_client import DagsterInstance
+from demo.services import HOST, PROJECT, Services
+from lakehouse.orchestration.definitions import defs
+from tests.orchestration.browser import Ui, chromium_page, watched
+from tests.orchestration.conftest import lake_home
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
+from tests.orchestration.test_notifications import Receiver, serving
+from tests.processes import free_port
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PATIENCE_S = 240.0
+RUNS = [f"run_{number}" for number in range(1, 6)]
+
+
+@dataclass(frozen=True)
+class Dev:
+    """A running Dagster over a lake to which five recordings are uploaded, none of them committed.
+
+    Attributes:
+        crash_file: May name a point at which a process dies.
+        receiver: Gets what the webhook is posted.
+    """
+
+    home: Path
+    url: str
+    crash_file: Path
+    receiver: Receiver
+    instance: dg.DagsterInstance
+
+    def events(self, sequence: str) -> list[dg.AssetMaterialization]:
+        """The materializations of `sequences` for one of them."""
+        wanted = dg.AssetRecordsFilter(dg.AssetKey("sequences"), asset_partitions=[sequence])
+        records = self.instance.fetch_materializations(wanted, limit=10).records
+        return [record.asset_materialization for record in records if record.asset_materialization]
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    with pytest.MonkeyPatch.context() as patch:
+        home = lake_home(tmp_path_factory.mktemp("dev"), "", patch)
+        (home / "dagster").mkdir()
+        (home / "dagster" / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
+        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
+        with dg.DagsterInstance.get() as instance:
+            upload(home, instance)
+            for receiver in serving(Receiver(200)):
+                patch.setenv("LAKEHOUSE_NOTIFY_WEBHOOK", receiver.url)
+                patch.setenv("LAKEHOUSE_CRASH_FILE", str(home / "crash-at"))
+                patch.setenv("LAKEHOUSE_FRESH_TABLES", "string.only_run_1")
+                patch.setenv("LAKEHOUSE_FRESHNESS_WINDOW", "60")
+                patch.setenv("FRESHNESS_DAEMON_INTERVAL_SECONDS", "5")
+                port = free_port()
+                with Services(home) as services:
+                    services.start_dagster(port)
+                    services.wait_until("dagster", DagsterInstance(port).is_ready)
+                    yield Dev(home, f"http://{HOST}:{port}", home / "crash-at", receiver, instance)
+
+
+def upload(home: Path, instance: dg.DagsterInstance) -> None:
+    """Upload five recordings; each has a topic that no other has."""
+    files = [
+        write_mcap(
+            home / "drop" / f"{name}.mcap",
+            [string_channel("/text", texts(4)), string_channel(f"/only/{name}", texts(4, prefix=name))],
+        )
+        for name in RUNS
+    ]
+    config = {"ops": {"ingestion": {"config": {"recordings": [str(file) for file in files]}}}}
+    job, only = defs.resolve_job_def("ingest_recordings"), [dg.AssetKey("uploaded_sessions")]
+    assert job.execute_in_process(run_config=config, asset_selection=only, instance=instance).success
+
+
+@pytest.fixture(scope="module")
+def ui(dev: Dev) -> Iterator[Ui]:
+    with chromium_page() as page, watched(page, dev.url) as watched_page:
+        yield watched_page
+
+
+def test_a_range_of_sequences_is_backfilled_with_a_few_clicks(dev: Dev, ui: Ui) -> None:
+    ui.open("assets/sequences?view=partitions", *RUNS)
+    ui.page.get_by_role("button", name="Materialize…").click()
+    ui.page.get_by_text("Select a partition or create one").click()
+    for name in RUNS[:3]:
+        ui.page.locator("label", has_text=name).last.click()
+    ui.page.keyboard.press("Escape")
+    ui.page.get_by_text("3 partitions").first.wait_for()
+    ui.keep_picture("dagster-backfill")
+    ui.page.get_by_role("button", name="Launch backfill").click()
+    wait_until(lambda: all(map(dev.events, RUNS[:3])), "the sequences are committed")
+    assert [dev.events(name) for name in RUNS[3:]] == [[], []]
+    (backfill,) = dev.instance.get_backfills()
+    (run,) = dev.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id}))
+    assert run.asset_selection == {dg.AssetKey("sequences")}, "one run for all of them"
+
+
+def test_a_run_killed_between_commit_and_event_is_told_and_its_sequence_appears_once(dev: Dev) -> None:
+    dev.crash_file.write_text("commit-event:before")
+    write_mcap(dev.home / "drop" / "killed.mcap", [string_channel("/killed", texts(7))])
+    wait_until(lambda: bool(dev.receiver.received), "the webhook is called")
+    dev.crash_file.unlink()
+    (told,) = dev.receiver.received
+    (run,) = dev.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    assert (told["job"], told["run_id"]) == ("ingest_recordings", run.run_id)
+    assert "SIGKILL" in told["text"]
+    assert told["url"] == f"{dev.url}/runs/{run.run_id}"
+    wait_until(lambda: bool(dev.events("killed")), "the sequence appears")
+    (event,) = dev.events("killed")
+    assert event.metadata["finalized by"].value == f"dagster run {run.run_id}"
+    assert event.metadata["dagster/row_count"].value == 7
+    assert "killed" in dev.instance.get_dynamic_partitions("sequences")
+
+
+def test_a_table_that_no_longer_moves_is_red(dev: Dev, ui: Ui) -> None:
+    def is_red() -> bool:
+        ui.open("assets/lake/string/only_run_1", "Freshness policy", "Fails if more than a minute")
+        ui.page.wait_for_timeout(4000)
+        return ui.page.get_by_text("Failed", exact=True).count() > 0
+
+    wait_until(is_red, "the table is stale")
+    ui.keep_picture("dagster-stale")
+    assert len(dev.events("killed")) == 1, "some ticks later, still once"
+
+
+def test_the_backfill_is_shown_as_done(dev: Dev, ui: Ui) -> None:
+    (backfill,) = dev.instance.get_backfills()
+    ui.open(f"runs/b/{backfill.backfill_id}", "100% completed", "Succeeded", *RUNS[:3])
