@@ -25,10 +25,12 @@ class LakehouseError(Exception):
 
     Attributes:
         message: The text for the user, already shortened.
+        plain_message: The same without the words by which clients of the protocol tell kinds of errors apart.
     """
 
-    def __init__(self, message: str) -> None:
-        self.message = shorten(message)
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        self.plain_message = shorten(message)
+        self.message = shorten(f"{kind}: {message}") if kind else self.plain_message
         super().__init__(self.message)
 
 
@@ -44,7 +46,7 @@ class BadRequestError(LakehouseError, Terminal, ValueError):
     """Input that is malformed whatever the state of the lake."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"Bad request: {message}")
+        super().__init__(message, kind="Bad request")
 
 
 class InvalidNameError(BadRequestError):
@@ -91,14 +93,14 @@ class PermissionDeniedError(LakehouseError, Terminal):
     """The caller does not hold the capability or the permission the operation needs."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"Unauthorized: {message}")
+        super().__init__(message, kind="Unauthorized")
 
 
 class UnauthenticatedError(LakehouseError, Terminal):
     """What the caller presents as a credential is none."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"Unauthenticated: {message}")
+        super().__init__(message, kind="Unauthenticated")
 
 
 class UnsupportedOperationError(LakehouseError, Terminal):

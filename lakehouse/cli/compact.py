@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import DownloadColumn
 from rich.table import Table
 
 from lakehouse.cli.formatting import error_console, human_bytes, wide_console
 from lakehouse.cli.maintenance_report import print_busy, print_counts, print_json
+from lakehouse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from lakehouse.catalog.lakehouse import Lakehouse
@@ -45,17 +46,8 @@ def compact(
 def _compact(lake: "Lakehouse", dry_run: bool, console: Console) -> "CompactionReport | None":
     from lakehouse.catalog.maintenance.compaction import run_compaction
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("looking for small files", total=None)
-        return run_compaction(
-            lake.database,
-            lake.table_files,
-            lake.committer,
-            lake.settings,
-            dry_run,
-            lambda table, done, total: bar.update(task, description=table, completed=done, total=total),
-        )
+    with progress_bar(console, "looking for small files", DownloadColumn()) as progress:
+        return run_compaction(lake.database, lake.table_files, lake.committer, lake.settings, dry_run, progress)
 
 
 def _print(console: Console, report: "CompactionReport") -> None:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from lakehouse.catalog.errors import BadRequestError, LakehouseError, shorten
 from lakehouse.catalog.time_window import TimeInterval
 from lakehouse.cli.formatting import bold, error_console, human_bytes, human_span, wide_console
+from lakehouse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from lakehouse.catalog.lakehouse import Lakehouse
@@ -76,7 +77,7 @@ def _reason(error: LakehouseError) -> str:
     """Why a recording is refused, without its name, which stands in front already."""
     from lakehouse.orchestration.recordings.errors import RecordingError
 
-    return shorten(error.reason) if isinstance(error, RecordingError) else error.message
+    return shorten(error.reason) if isinstance(error, RecordingError) else error.plain_message
 
 
 def _parse_metadata(text: str) -> dict[str, object]:
@@ -99,22 +100,14 @@ def _ingest_with_progress(
 ) -> "IngestReport":
     from lakehouse.orchestration.recordings.ingest import ingest_recording
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("messages"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(path.name, total=None)
+    with progress_bar(console, path.name, MofNCompleteColumn(), TextColumn("messages")) as progress:
         return ingest_recording(
             lake,
             path,
             sequence_name=sequence,
             user_metadata=user_metadata,
             topics=topics,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: progress(path.name, done, total),
         )
 
 

@@ -73,7 +73,7 @@ def main() -> None:
     try:
         app()
     except LakehouseError as error:
-        typer.secho(f"error: {error.message}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {error.plain_message}", fg=typer.colors.RED, err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(141)

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 
 from lakehouse.cli.formatting import error_console, human_bytes, wide_console
 from lakehouse.cli.maintenance_report import print_busy, print_counts, print_json
+from lakehouse.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from lakehouse.catalog.lakehouse import Lakehouse
@@ -47,17 +48,8 @@ def retention(
 def _retain(lake: "Lakehouse", dry_run: bool, console: Console) -> "RetentionReport | None":
     from lakehouse.catalog.maintenance.retention import run_retention
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("retention", total=None)
-        return run_retention(
-            lake.database,
-            lake.table_files,
-            lake.deletion,
-            lake.settings,
-            dry_run,
-            lambda policy, done, total: bar.update(task, description=policy, completed=done, total=total),
-        )
+    with progress_bar(console, "retention", MofNCompleteColumn()) as progress:
+        return run_retention(lake.database, lake.table_files, lake.deletion, lake.settings, dry_run, progress)
 
 
 def _print(console: Console, report: "RetentionReport") -> None:
