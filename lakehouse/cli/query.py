@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from lakehouse.cli.formatting import human_span, human_time, wide_console
+from lakehouse.cli.formatting import error_console, human_span, human_time, wide_console
 
 if TYPE_CHECKING:
     from lakehouse.catalog.query.content_search import AuditFinding
@@ -84,6 +84,7 @@ def query(
     explanation = Explanation() if explain else None
     with Lakehouse.open(Settings.load()) as lake:
         found = lake.query(asked, explanation)
+        hints = [] if found else lake.queries.hints(asked)
         findings = lake.queries.audit(asked, sample=audit, seed=random.randrange(1 << 32)) if audit else None
     if as_json:
         typer.echo(json.dumps(_as_dict(found, explanation) | _audit_as_dict(findings), indent=2))
@@ -93,6 +94,8 @@ def query(
             _print_explanation(explanation)
         if findings is not None:
             _print_findings(findings)
+    for hint in hints:
+        error_console().print(f"hint: {hint}", style="yellow")
     if findings:
         raise typer.Exit(1)
 

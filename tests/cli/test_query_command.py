@@ -13,7 +13,7 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.settings import Settings
 from lakehouse.cli.conditions import parse_conditions
-from tests.cli.conftest import Run
+from tests.cli.conftest import Outcome, Run
 
 SCHEMA = pa.schema(
     [
@@ -24,10 +24,9 @@ SCHEMA = pa.schema(
 )
 
 
-@pytest.fixture
-def drives(tmp_path: Path) -> None:
+def record_drives(home: Path) -> None:
     """Two drives; only the first shakes, in its second and third row."""
-    with Lakehouse.open(Settings.load(home=tmp_path / "lake")) as lake:
+    with Lakehouse.open(Settings.load(home=home)) as lake:
         for name, y, kind in (("drive_1", [0.0, 5.0, 6.0, 0.0], "rain"), ("drive_2", [0.0] * 4, "sun")):
             lake.sequences.create(name, {"weather": {"kind": kind}, "number": int(name[-1])})
             session = lake.sessions.create(name)
@@ -44,6 +43,19 @@ def drives(tmp_path: Path) -> None:
                     upload.write(pa.RecordBatch.from_pylist(rows, SCHEMA))
                     upload.finish()
             lake.sessions.finalize(session.uuid)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("drives")
+    record_drives(home)
+    return home
+
+
+@pytest.fixture
+def drives(recorded: Path, lakehouse: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sees the two drives, which nobody may change."""
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(recorded))
 
 
 def found(lakehouse: Run, *arguments: str) -> list[str]:
@@ -108,7 +120,47 @@ def test_machine_readable_answers_hold_times_and_counts(lakehouse: Run) -> None:
 
 
 @pytest.mark.usefixtures("drives")
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-w", "IMU.acceleration.zz > 1"], "no topic has a field 'IMU.acceleration.zz'; did you mean "),
+        (["-w", "IMU.Acceleration.Y > 1"], "did you mean 'IMU.acceleration.y'"),
+        (["-w", "IMU.axis[?] exists"], "did you mean 'IMU.axes[?]'?"),
+        (["-w", "imu.acceleration.y > 1"], "no topic has the tag 'imu'; did you mean 'IMU'?"),
+        (["-w", "IMU.acceleration > 1"], "'IMU.acceleration' has no values of its own, but fields such as"),
+        (["-w", "IMU.acceleration.y = up"], "no value of 'IMU.acceleration.y' (double) can satisfy"),
+        (["--tag", "Imu"], "no topic has the tag 'Imu'; did you mean 'IMU'?"),
+        (["-m", "wether.kind = rain"], "no metadata has 'wether.kind'; did you mean 'weather.kind'"),
+        (["--tag", "Lidar"], "no topic has the tag 'Lidar'\n"),
+    ],
+)
+def test_a_misspelt_name_is_told(lakehouse: Run, arguments: list[str], hint: str) -> None:
+    result = lakehouse("query", *arguments)
+    assert (result.returncode, result.stdout) == (0, "Nothing matches.\n")
+    assert result.stderr.startswith("hint: ")
+    assert hint in result.stderr
+    programs = lakehouse("query", *arguments, "--json")
+    assert (json.loads(programs.stdout), programs.stderr) == ({"items": []}, result.stderr)
+
+
+@pytest.mark.usefixtures("drives")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-w", "IMU.acceleration.y > 100"],
+        ["-w", "IMU.axes[?] = 100"],
+        ["-w", "IMU.timestamp_ns < 0"],
+        ["--sequence", "drive_9"],
+        ["-m", "weather.kind = snow"],
+        ["-w", "IMU.absent missing", "-m", "nowhere missing", "--topic", "none"],
+    ],
+)
+def test_what_is_well_spelt_and_finds_nothing_needs_no_hint(lakehouse: Run, arguments: list[str]) -> None:
+    assert lakehouse("query", *arguments) == Outcome(0, "Nothing matches.\n", "")
+
+
 def test_an_audit_reads_what_statistics_spared(lakehouse: Run, tmp_path: Path) -> None:
+    record_drives(tmp_path / "lake")
     asked = ("query", "-w", "IMU.acceleration.y > 4", "--audit", "10")
     sound = lakehouse(*asked)
     assert sound.returncode == 0
@@ -157,6 +209,7 @@ def test_mistakes_are_explained(lakehouse: Run, arguments: list[str], text: str)
     result = lakehouse("query", *arguments)
     assert (result.returncode, result.stdout) == (1, "")
     assert text in result.stderr
+    assert "Bad request" not in result.stderr
     assert "Traceback" not in result.stderr
 
 

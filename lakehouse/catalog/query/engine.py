@@ -18,6 +18,7 @@ from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.content_search import AuditFinding, ContentSearch
 from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.grammar import Query, parse_field_conditions, parse_query
+from lakehouse.catalog.query.hints import find_hints
 from lakehouse.catalog.query.sequence_prefilter import SequencePrefilter
 from lakehouse.catalog.query.sql_dialect import dialect_of
 from lakehouse.catalog.records import TopicRecord, TopicState
@@ -129,8 +130,7 @@ class QueryEngine:
                 candidates = find_candidates(connection, query)
             return _grouped((candidate, None) for candidate in candidates)
         conditions = _by_tag(query.fields)
-        may_skip = explanation is None and self._content.is_pruning
-        candidates = self._candidates(query, conditions, may_skip=may_skip)
+        candidates = self._candidates(query, conditions, may_skip=self._content.is_pruning, explanation=explanation)
         records = self._records([candidate.topic_id for candidate in candidates])
         intervals = self._search(records, conditions, query.include_timestamp_range, explanation)
         # Whatever was deleted meanwhile must not be in the answer. Ids are never used twice, so that what is there
@@ -138,6 +138,16 @@ class QueryEngine:
         existing = self._existing(intervals)
         found = ((each, intervals[each.topic_id]) for each in candidates if each.topic_id in existing)
         return _grouped(found)
+
+    def hints(self, request: Mapping[str, Any]) -> list[str]:
+        """Why a query may find nothing: names in it that nothing in the lake has, with those that may be meant.
+
+        Raises:
+            BadRequestError: If the request is malformed.
+        """
+        query = parse_query(request)
+        with self._database.snapshot() as connection:
+            return find_hints(connection, query, lambda tag: self._prefilter.locate(connection, tag).by_schema)
 
     def audit(self, request: Mapping[str, Any], *, sample: int, seed: int = 0) -> list[AuditFinding]:
         """Read again some of the files and row groups that bounds spare a query; see `ContentSearch.audit`.
@@ -201,12 +211,18 @@ class QueryEngine:
         return clusterings[0] if len(clusterings) == 1 else intersect(clusterings, intersect_dt_ns)
 
     def _candidates(
-        self, query: Query, conditions: Mapping[str, Sequence[FieldCondition]], *, may_skip: bool
+        self,
+        query: Query,
+        conditions: Mapping[str, Sequence[FieldCondition]],
+        *,
+        may_skip: bool,
+        explanation: Explanation | None = None,
     ) -> list[Candidate]:
         """Candidates in sequences that have some of every tag.
 
         Args:
             may_skip: Whether candidates may be left out that cannot match.
+            explanation: Is told what made it possible.
         """
         if not may_skip:
             with self._database.snapshot() as connection:
@@ -219,9 +235,11 @@ class QueryEngine:
         # Reading manifests may take long; no connection waits for it.
         surviving: set[str] | None = None
         for tag, of_tag in conditions.items():
-            names = self._prefilter.surviving(tables[tag], of_tag)
+            names = self._prefilter.surviving(tables[tag], of_tag, explanation)
             if names is not None:
                 surviving = names if surviving is None else surviving & names
+        if explanation is not None and surviving is not None:
+            explanation.sequences_left_over = len(surviving)
         if surviving is not None and not surviving:
             return []
         with self._database.snapshot() as connection:

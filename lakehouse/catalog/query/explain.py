@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lakehouse.catalog.query.conditions import FieldCondition
@@ -22,7 +22,12 @@ class Explanation:
     """Counts of one query; several threads may add to them.
 
     Attributes:
-        topics_considered: Topics with the tag.
+        files_compared_first: Data files of whole tables whose bounds were compared before any topic was looked up;
+            None: topics were few enough to be looked up at once, and this and the two below are left out.
+        files_excluded_first: Those of them that cannot hold a match, by the condition whose bounds say so first.
+        sequences_left_over: Sequences in which topics were looked up then; None: too many to be worth a list, topics
+            of all were.
+        topics_considered: Topics with the tag, in the sequences that were left over.
         topics_matched: Those that have a matching row.
         files_considered: Data files of those topics.
         files_excluded: Files never opened, by the condition whose bounds excluded them first.
@@ -34,6 +39,9 @@ class Explanation:
     """
 
     def __init__(self) -> None:
+        self.files_compared_first: int | None = None
+        self.files_excluded_first: Counter[str] = Counter()
+        self.sequences_left_over: int | None = None
         self.topics_considered = 0
         self.topics_matched = 0
         self.files_considered = 0
@@ -50,6 +58,13 @@ class Explanation:
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
+
+    def compare_first(self, excluded: Iterable[tuple[FieldCondition, int]], count: int) -> None:
+        """Count files whose bounds were compared before topics were looked up, and those excluded by a condition."""
+        with self._lock:
+            self.files_compared_first = (self.files_compared_first or 0) + count
+            for condition, number in excluded:
+                self.files_excluded_first[condition_text(condition)] += number
 
     def exclude_files(self, condition: FieldCondition, count: int) -> None:
         """Count files that the bounds of a condition excluded."""
@@ -68,4 +83,9 @@ class Explanation:
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in self._counts()}
 
     def _counts(self) -> list[tuple[str, Any]]:
-        return [(name, value) for name, value in vars(self).items() if not name.startswith("_")]
+        left_out = set() if self.files_compared_first is not None else {"files_excluded_first"}
+        return [
+            (name, value)
+            for name, value in vars(self).items()
+            if not name.startswith("_") and value is not None and name not in left_out
+        ]

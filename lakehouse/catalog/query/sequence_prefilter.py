@@ -17,6 +17,7 @@ from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.errors import BadRequestError, StorageError
 from lakehouse.catalog.query.conditions import FieldCondition
+from lakehouse.catalog.query.explain import Explanation
 from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.file_index import FileIndex, FileSet
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
@@ -91,10 +92,15 @@ class SequencePrefilter:
         }
         return TaggedTables(by_schema, self._unpublished(connection, tag), is_complete="" not in tables)
 
-    def surviving(self, tables: TaggedTables, conditions: Sequence[FieldCondition]) -> set[str] | None:
+    def surviving(
+        self, tables: TaggedTables, conditions: Sequence[FieldCondition], explanation: Explanation | None = None
+    ) -> set[str] | None:
         """Names of sequences that may have a topic with a row that satisfies all conditions.
 
         A topic that was there when the tables were located and still is there does so under a name given here.
+
+        Args:
+            explanation: Is told how many files were compared.
 
         Returns:
             None if bounds cannot tell, or leave over too many.
@@ -108,7 +114,7 @@ class SequencePrefilter:
                 if predicate.is_never:
                     continue
                 excluding = [condition for condition in predicate.conditions if can_exclude(condition)]
-                names = self._in_tables(locations, excluding) if excluding else None
+                names = self._in_tables(locations, excluding, explanation) if excluding else None
             except (BadRequestError, StorageError):
                 # Whoever looks at the topics themselves finds out whether that matters.
                 return None
@@ -119,12 +125,19 @@ class SequencePrefilter:
                 return None
         return found
 
-    def _in_tables(self, locations: Sequence[str], excluding: Sequence[RowCondition]) -> set[str] | None:
+    def _in_tables(
+        self, locations: Sequence[str], excluding: Sequence[RowCondition], explanation: Explanation | None
+    ) -> set[str] | None:
         leaves = [(each.column.leaf_path, each.column.storage_kind) for each in excluding]
         files = self._index.files(locations, leaves)
         may_hold = np.ones(len(files), np.bool_)
+        excluded: list[tuple[FieldCondition, int]] = []
         for condition, (leaf_path, kind) in zip(excluding, leaves, strict=True):
+            before = np.count_nonzero(may_hold)
             may_hold &= may_match(condition, self._index.bounds(files, leaf_path, kind))
+            excluded.append((condition.source, int(before - np.count_nonzero(may_hold))))
+        if explanation is not None:
+            explanation.compare_first(excluded, len(files))
         return _sequences_of(files, np.flatnonzero(may_hold))
 
     def _schema(self, connection: Connection, tag: str, digest: str) -> bytes:

@@ -1,0 +1,129 @@
+"""Why a query may find nothing: names it uses that nothing in the lake has, and those that may be meant."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.types as pat
+from sqlalchemy import Connection, select
+
+from lakehouse.catalog.control_plane.metadata_index import NOT_INDEXED
+from lakehouse.catalog.control_plane.schema import metadata_paths, topics
+from lakehouse.catalog.errors import BadRequestError, quoted, shorten
+from lakehouse.catalog.query.column_filters import is_storable
+from lakehouse.catalog.query.conditions import FieldCondition, Operator
+from lakehouse.catalog.query.explain import condition_text
+from lakehouse.catalog.query.field_columns import find_column
+from lakehouse.catalog.query.file_candidates import storage_plan
+from lakehouse.catalog.query.grammar import Query, TextField
+from lakehouse.catalog.query.metadata_paths import MetadataPath
+from lakehouse.catalog.query.predicates import RowPredicate
+from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
+from lakehouse.ontology.storage_types import is_any_list
+
+MOST_NAMES = 5000
+_MOST_PROPOSED = 3
+# Of two texts alike; below this, proposals are guesses.
+_LEAST_SIMILARITY = 0.6
+
+
+def find_hints(connection: Connection, query: Query, schemas_of: Callable[[str], Iterable[bytes]]) -> list[str]:
+    """What the query asks for that nothing in the lake has, a sentence for each.
+
+    Args:
+        schemas_of: Arrow schemas (IPC bytes) of the uploaded topics of a tag.
+    """
+    # What is deliberately absent is no mistake.
+    fields = [each for each in query.fields if each.condition.operator is not Operator.NOT_EXISTS]
+    tags = dict.fromkeys(each.path.tag for each in query.fields)
+    tags |= dict.fromkeys(
+        condition.operand
+        for field, condition in query.topic.texts
+        if field is TextField.ONTOLOGY_TAG and condition.operator is Operator.EQUAL
+    )
+    paths = [
+        path
+        for path, condition in (*query.sequence.user_metadata, *query.topic.user_metadata)
+        if condition.operator is not Operator.NOT_EXISTS
+    ]
+    hints = {tag: _on_tag(connection, tag) for tag in tags}
+    found = [*hints.values()]
+    schemas = {each.path.tag: tuple(schemas_of(each.path.tag)) for each in fields if hints[each.path.tag] is None}
+    found += [_on_field(each, schemas[each.path.tag]) for each in fields if each.path.tag in schemas]
+    found += [_on_metadata(connection, path) for path in paths]
+    return [shorten(each) for each in found if each is not None]
+
+
+def _on_tag(connection: Connection, tag: str) -> str | None:
+    present = select(topics.c.id).where(topics.c.ontology_tag == tag).limit(1)
+    if is_storable(tag) and connection.scalar(present) is not None:
+        return None
+    known = connection.scalars(select(topics.c.ontology_tag).distinct().limit(MOST_NAMES)).all()
+    return f"no topic has the tag {quoted(tag)}{_proposal(tag, known)}"
+
+
+def _on_field(condition: FieldCondition, schemas: Iterable[bytes]) -> str | None:
+    path, operator = condition.path, condition.condition.operator
+    known: dict[str, None] = {}
+    kinds: dict[str, None] = {}
+    for schema in schemas:
+        plan = storage_plan(schema)
+        try:
+            column = find_column(path, operator, plan)
+            if column is not None and not RowPredicate.compile([condition], plan).is_never:
+                return None
+        except BadRequestError:  # it is there, and asked in a way that the search itself explains
+            return None
+        if column is not None:
+            kinds[str(column.kind)] = None
+        known |= dict.fromkeys(_leaves(schema))
+    if not known:
+        return None  # of this tag nothing was uploaded yet
+    if not kinds:
+        proposal = _proposal(str(path).removeprefix(f"{path.tag}."), known, f"{path.tag}.")
+        return f"no topic has a field {quoted(path)}{proposal}"
+    name = str(path).removeprefix(f"{path.tag}.")
+    below = [each for each in known if each.startswith((f"{name}.", f"{name}["))]
+    if below:
+        shown = ", ".join(quoted(f"{path.tag}.{each}") for each in below[:_MOST_PROPOSED])
+        return f"{quoted(path)} has no values of its own, but fields such as {shown}"
+    return f"no value of {quoted(path)} ({', '.join(kinds)}) can satisfy {quoted(condition_text(condition))}"
+
+
+def _on_metadata(connection: Connection, path: MetadataPath) -> str | None:
+    asked = ".".join(path.leading_keys)
+    present = select(metadata_paths.c.id).where(metadata_paths.c.key_path.in_((asked, NOT_INDEXED))).limit(1)
+    if not asked or not is_storable(asked) or connection.scalar(present) is not None:
+        return None
+    known = connection.scalars(select(metadata_paths.c.key_path).distinct().limit(MOST_NAMES)).all()
+    return f"no metadata has {quoted(asked)}{_proposal(asked, known)}"
+
+
+def _leaves(schema: bytes) -> Iterator[str]:
+    """Every field that conditions can be about, as they name it."""
+    yield TIMESTAMP_COLUMN
+    for field in pa.ipc.read_schema(pa.BufferReader(schema)):
+        if field.name != TIMESTAMP_COLUMN:
+            yield from _below(field.name, field.type)
+
+
+def _below(name: str, kind: pa.DataType) -> Iterator[str]:
+    if is_any_list(kind):
+        if "[" not in name:  # conditions reach into one list, not into lists of lists
+            yield from _below(f"{name}[?]", kind.value_type)
+    elif pat.is_struct(kind):
+        for field in kind:
+            yield from _below(f"{name}.{field.name}", field.type)
+    else:
+        yield name
+
+
+def _proposal(asked: str, known: Iterable[str], prefix: str = "") -> str:
+    """The known names that are most like the one asked for, as the end of a sentence."""
+    by_folded: dict[str, str] = {}
+    for name in list(known)[:MOST_NAMES]:
+        by_folded.setdefault(name.casefold(), name)
+    alike = difflib.get_close_matches(asked.casefold(), by_folded, _MOST_PROPOSED, _LEAST_SIMILARITY)
+    if not alike:
+        return ""
+    return "; did you mean " + " or ".join(quoted(prefix + by_folded[each]) for each in alike) + "?"
