@@ -1,21 +1,16 @@
-"""Rows full of what breaks comparisons, and an evaluation of conditions on them row by row in plain Python.
-
-The evaluation shares no code with the engine: values are Python numbers, texts and lists, and every rule is written
-down once more as a comparison of two of them.
-"""
+"""Rows full of what breaks comparisons, and conditions on them."""
 
 import math
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.catalog.query.conditions import Condition, FieldCondition, FieldPath, Operator, Quantifier
+from lakehouse.catalog.query.conditions import Condition, FieldCondition, Operator
 from lakehouse.catalog.query.field_paths import parse_field_path
 
 TAG = "Odd"
@@ -214,7 +209,7 @@ def operand_pool(kind: str) -> list[Any]:
 
 
 def _order(kind: str, operand: Any) -> Any:
-    return _ns(operand) if kind in UNIT_NS else operand
+    return nanoseconds(operand) if kind in UNIT_NS else operand
 
 
 _meaning: dict[str, int] = {}
@@ -240,134 +235,8 @@ def _written(kind: str, ns: int) -> str | None:
     return text
 
 
-def _ns(operand: Any) -> int:
-    return _meaning[operand] if operand in _meaning else int(operand)
-
-
-# ---- the evaluation ----
-
-
-def row_holds(row: dict[str, Any], condition: FieldCondition) -> bool:
-    """Whether one raw row satisfies a condition."""
-    path, operator = condition.path, condition.condition.operator
-    if not _is_column(path):
-        return operator is Operator.NOT_EXISTS
-    if _is_unsupported(path) or not _is_of_one_kind(condition):
-        return False
-    value: Any = row
-    for number, name in enumerate(path.segments):
-        if name == "facts":
-            entries = dict(value["facts"] or [])
-            return _single_holds(entries.get(".".join(path.segments[number + 1 :])), condition)
-        value = None if value is None else value[name]
-        if path.list_segment == number:
-            return _list_holds(value, path.segments[number + 1 :], path.specifier, condition)
-    if path.segments[-1] in ("readings", "triple", "words"):
-        return _whole_list_holds(value, condition)
-    return _single_holds(value, condition)
-
-
-def _is_column(path: FieldPath) -> bool:
-    if path.segments[0] == "facts":
-        return True
-    return "absent" not in path.segments and (path.segments[-1] != "x" or path.segments == ("state", "x"))
-
-
-def _is_unsupported(path: FieldPath) -> bool:
-    return path.segments in (("state",), ("facts",), ("blob",), ("items",))
-
-
-def _is_of_one_kind(condition: FieldCondition) -> bool:
-    """Whether the operand compares with what the column holds, rows or no rows."""
-    path, operand = condition.path, condition.condition.operand
-    if condition.condition.operator is Operator.MATCH:
-        return path.segments[-1] in ("text", "label", "words", "name")
-    if condition.condition.operator is Operator.IN or operand is None or path.list_segment is None:
-        return True
-    operands = operand if isinstance(operand, tuple) else (operand,)
-    return all(isinstance(each, str) == (path.segments[-1] in ("words", "name")) for each in operands) and not any(
-        isinstance(each, bool) for each in operands
-    )
-
-
-def _list_holds(value: Any, rest: tuple[str, ...], specifier: Any, condition: FieldCondition) -> bool:
-    if value is None:
-        return False
-    found = []
-    for element in value:
-        for name in rest:
-            element = None if element is None else element[name]
-        found.append(_single_holds(element, condition))
-    if specifier is Quantifier.ANY:
-        return any(found)
-    if specifier is Quantifier.ALL:
-        return all(found)
-    return specifier < len(found) and found[specifier]
-
-
-def _whole_list_holds(value: Any, condition: FieldCondition) -> bool:
-    operator, operand = condition.condition.operator, condition.condition.operand
-    if operator in (Operator.EXISTS, Operator.NOT_EXISTS):
-        return (value is not None) == (operator is Operator.EXISTS)
-    is_text = condition.path.segments[-1] == "words"
-    if value is None or any(isinstance(each, str) != is_text or each is None for each in operand):
-        return False
-    is_equal = len(value) == len(operand) and all(a is not None and a == b for a, b in zip(value, operand, strict=True))
-    return is_equal == (operator is Operator.EQUAL)
-
-
-def _single_holds(value: Any, condition: FieldCondition) -> bool:
-    operator, operand = condition.condition.operator, condition.condition.operand
-    if operator in (Operator.EXISTS, Operator.NOT_EXISTS):
-        return (value is not None) == (operator is Operator.EXISTS)
-    if value is None:
-        return False
-    name = condition.path.segments[0]
-    if operator is Operator.MATCH:
-        return isinstance(value, str) and _glob(operand, value)
-    operands = operand if isinstance(operand, tuple) else (operand,)
-    known = [_comparable(name, value, each) for each in operands]
-    if operator is Operator.IN:
-        return any(pair is not None and pair[0] == pair[1] for pair in known)
-    if None in known:
-        return False
-    pairs: list[Any] = known
-    first, last = pairs[0], pairs[-1]
-    results: dict[Operator, Callable[[], bool]] = {
-        Operator.EQUAL: lambda: first[0] == first[1],
-        Operator.NOT_EQUAL: lambda: first[0] != first[1],
-        Operator.LESS: lambda: first[0] < first[1],
-        Operator.LESS_OR_EQUAL: lambda: first[0] <= first[1],
-        Operator.GREATER: lambda: first[0] > first[1],
-        Operator.GREATER_OR_EQUAL: lambda: first[0] >= first[1],
-        Operator.BETWEEN: lambda: first[0] >= first[1] and last[0] <= last[1],
-        Operator.OUTSIDE: lambda: first[0] < first[1] or last[0] > last[1],
-    }
-    return results[operator]()
-
-
-def _comparable(name: str, value: Any, operand: Any) -> tuple[Any, Any] | None:
-    """Both sides as things that Python compares exactly; None if they do not compare."""
-    if isinstance(value, str) or isinstance(operand, str):
-        if name in UNIT_NS and (operand in _meaning or operand.lstrip("-").isdigit()):
-            return value * UNIT_NS[name], _ns(operand)
-        if name == "money" or not (isinstance(value, str) and isinstance(operand, str)):
-            return None
-        return [ord(c) for c in value], [ord(c) for c in operand]
-    if isinstance(operand, bool) and not isinstance(value, bool):
-        return None
-    if name in UNIT_NS:
-        value *= UNIT_NS[name]
-    return (Fraction(value) if isinstance(value, Decimal) else value), operand
-
-
-def _glob(pattern: str, text: str) -> bool:
-    """Whether a glob matches, by trying everything."""
-    if not pattern:
-        return not text
-    if pattern[0] == "*":
-        return any(_glob(pattern[1:], text[start:]) for start in range(len(text) + 1))
-    if pattern.startswith("[a-z]"):
-        return bool(text) and "a" <= text[0] <= "z" and _glob(pattern[5:], text[1:])
-    fits = bool(text) and (pattern[0] in ("?", text[0]) or (pattern[0] == "#" and text[0] in "0123456789"))
-    return fits and _glob(pattern[1:], text[1:])
+def nanoseconds(text: str) -> int | None:
+    """What an operand for a temporal column means; None: nothing."""
+    if text in _meaning:
+        return _meaning[text]
+    return int(text) if text.lstrip("-").isdigit() else None
