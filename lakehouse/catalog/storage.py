@@ -9,15 +9,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
-from pyarrow.dataset import FileFormat, Fragment
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from lakehouse.catalog.errors import ConfigurationError, StorageError
 from lakehouse.catalog.object_store import ObjectStore
 from lakehouse.catalog.settings import Settings
+
+if TYPE_CHECKING:
+    # Importing it imports pandas where that is installed, and every command would start by half a second later.
+    from pyarrow.dataset import FileFormat, Fragment
 
 _FILE_SCHEME = "file://"
 _S3_SCHEME = "s3://"
@@ -122,7 +125,7 @@ class Warehouse:
         """Arrow's view of the storage."""
         return self._file_system
 
-    def fragment(self, file_format: FileFormat, uri: str, size: int) -> Fragment:
+    def fragment(self, file_format: "FileFormat", uri: str, size: int) -> "Fragment":
         """A file of `size` bytes as part of an Arrow dataset."""
         return file_format.make_fragment(self._path(uri), self._file_system, file_size=size)
 
