@@ -13,6 +13,7 @@ from rich.table import Table
 from demo.services import HOST, DemoError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.sequences import SequenceDescription
 from lakehouse.catalog.settings import Settings
 from lakehouse.cli.formatting import human_bytes, human_span, human_time
 
@@ -58,8 +59,27 @@ def read_with_sdk(port: int, sequence: str, swerve: Swerve) -> tuple[list[str], 
     return names, [sample for sample in samples if sample is not None], [message.timestamp_ns for message in messages]
 
 
-def print_report(console: Console, sequence: str, gateway_port: int) -> None:
-    """Read the sequence back, compare the two readers, and print what happened.
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """What two readers found of one sequence.
+
+    Attributes:
+        description: The sequence as the lake describes it.
+        imu_table: Identifier of the table the IMU's rows are in.
+        swerve: What Polars found.
+        names: Sequences that the SDK lists.
+        lateral: Lateral acceleration of the rows around the swerve that both readers returned, m/s².
+    """
+
+    description: SequenceDescription
+    imu_table: str
+    swerve: Swerve
+    names: list[str]
+    lateral: list[float]
+
+
+def read_back(sequence: str, gateway_port: int) -> ReadBack:
+    """Read the sequence through both doors, and compare.
 
     Raises:
         DemoError: If the readers disagree.
@@ -69,21 +89,6 @@ def print_report(console: Console, sequence: str, gateway_port: int) -> None:
         imu_table = lake.topics.get(TopicLocator(sequence, IMU_TOPIC)).table_identifier
     if imu_table is None:
         raise DemoError(f"topic {IMU_TOPIC} holds no rows")
-
-    console.rule(f"sequence {sequence}")
-    table = Table("topic", "type", "rows", "span", "size", "files", "Iceberg table", box=None, header_style="bold")
-    for topic in description.topics:
-        table.add_row(
-            topic.locator.path,
-            topic.ontology_tag,
-            f"{topic.row_count:,}",
-            human_span(topic.interval),
-            human_bytes(topic.total_bytes),
-            str(topic.chunk_count),
-            f"lake.{topic.table_identifier}",
-        )
-    console.print(table)
-
     swerve, rows = find_swerve(imu_table, sequence)
     names, samples, timestamps = read_with_sdk(gateway_port, sequence, swerve)
     in_slice = rows.filter(
@@ -94,13 +99,31 @@ def print_report(console: Console, sequence: str, gateway_port: int) -> None:
     lateral = [sample.acceleration.y for sample in samples]
     if in_slice["timestamp_ns"].to_list() != timestamps or in_slice["lateral"].to_list() != lateral:
         raise DemoError("the SDK and Polars read different rows")
+    return ReadBack(description, imu_table, swerve, names, [value or 0.0 for value in lateral])
 
+
+def print_report(console: Console, read: ReadBack) -> None:
+    """Print what is in the lake now, and what was read back."""
+    console.rule(f"sequence {read.description.sequence.name}")
+    table = Table("topic", "type", "rows", "span", "size", "files", "Iceberg table", box=None, header_style="bold")
+    for topic in read.description.topics:
+        table.add_row(
+            topic.locator.path,
+            topic.ontology_tag,
+            f"{topic.row_count:,}",
+            human_span(topic.interval),
+            human_bytes(topic.total_bytes),
+            str(topic.chunk_count),
+            f"lake.{topic.table_identifier}",
+        )
+    console.print(table)
     console.rule("read back")
-    console.print(f"official SDK      lists {names}")
-    console.print(f"Polars            finds the hardest lateral acceleration of {imu_table}:")
+    console.print(f"official SDK      lists {read.names}")
+    console.print(f"Polars            finds the hardest lateral acceleration of {read.imu_table}:")
+    swerve = read.swerve
     console.print(f"                  {swerve.lateral_acceleration:+.2f} m/s² at {human_time(swerve.timestamp_ns)} UTC")
-    console.print(f"both              read the same {len(samples)} IMU rows in the 2 s around it, value for value")
-    console.print(_sparkline([value or 0.0 for value in lateral]))
+    console.print(f"both              read the same {len(read.lateral)} IMU rows in the 2 s around it, value for value")
+    console.print(_sparkline(read.lateral))
 
 
 def print_verdict(console: Console, sequence: str, run_id: str) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from demo.services import HOST, PROJECT, DemoError, Services, require_free_port
+from demo.steps import Steps
 from lakehouse.cli.formatting import wide_console
 
 RECORDING = PROJECT / "demo" / "recordings" / "city_drive.mcap"
@@ -56,7 +56,7 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
     from mosaicolabs import MosaicoClient
 
     from demo.dagster_client import DagsterInstance
-    from demo.report import print_next_steps, print_report, print_verdict
+    from demo.report import print_next_steps, print_report, print_verdict, read_back
     from lakehouse.orchestration.recordings.naming import sequence_name_of
 
     def gateway_answers() -> bool:
@@ -68,37 +68,24 @@ def _run(console: Console, services: Services, arguments: argparse.Namespace) ->
 
     dagster = DagsterInstance(arguments.ui_port)
     sequence = sequence_name_of(RECORDING)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting the gateway", total=None)
-        services.start_gateway(arguments.port)
-        services.start_dagster(arguments.ui_port)
-        services.wait_until("gateway", gateway_answers)
-        progress.update(task, description=f"gateway listens on grpc://{HOST}:{arguments.port}", total=1, completed=1)
-        task = progress.add_task("starting the Dagster UI", total=None)
-        services.wait_until("dagster", dagster.is_ready)
-        progress.update(task, description=f"Dagster UI on http://{HOST}:{arguments.ui_port}", total=1, completed=1)
-        task = progress.add_task("ingesting", total=None)
-        run_id = dagster.launch_ingestion(RECORDING)
-        dagster.wait_for(
-            run_id,
-            lambda status: progress.update(
-                task, description=f"ingesting {RECORDING.name} in Dagster: {status.lower()}"
-            ),
-        )
-        progress.update(task, description=f"ingested {RECORDING.name} in Dagster", total=1, completed=1)
-        task = progress.add_task("validating", total=None)
-        validation_id = dagster.launch_validation(sequence)
-        dagster.wait_for(
-            validation_id,
-            lambda status: progress.update(
-                task, description=f"validating {sequence} against its data contracts: {status.lower()}"
-            ),
-        )
-        progress.update(task, description=f"validated {sequence} against its data contracts", total=1, completed=1)
-        task = progress.add_task("reading it back", total=None)
-        progress.update(task, description="reading it back with the SDK and Polars", total=1, completed=1)
-    print_report(console, sequence, arguments.port)
+    with Steps(console) as steps:
+        with steps.step("starting the gateway", f"gateway listens on grpc://{HOST}:{arguments.port}"):
+            services.start_gateway(arguments.port)
+            services.start_dagster(arguments.ui_port)
+            services.wait_until("gateway", gateway_answers)
+        with steps.step("starting the Dagster UI", f"Dagster UI on http://{HOST}:{arguments.ui_port}"):
+            services.wait_until("dagster", dagster.is_ready)
+        ingesting = f"ingesting {RECORDING.name} in Dagster"
+        with steps.step(ingesting, f"ingested {RECORDING.name} in Dagster") as say:
+            run_id = dagster.launch_ingestion(RECORDING)
+            dagster.wait_for(run_id, lambda status: say(f"{ingesting}: {status.lower()}"))
+        validating = f"validating {sequence} against its data contracts"
+        with steps.step(validating, f"validated {sequence} against its data contracts") as say:
+            validation_id = dagster.launch_validation(sequence)
+            dagster.wait_for(validation_id, lambda status: say(f"{validating}: {status.lower()}"))
+        with steps.step("reading it back with the SDK and Polars", "read it back with the SDK and Polars"):
+            read = read_back(sequence, arguments.port)
+    print_report(console, read)
     print_verdict(console, sequence, validation_id)
     print_next_steps(console, arguments.port, arguments.ui_port, run_id)
     if not arguments.once:
