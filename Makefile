@@ -20,8 +20,11 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@echo "Installing into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet 'uv>=0.5'
-	@$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	@# Compiled once here: where Python may not or does not write bytecode (PYTHONDONTWRITEBYTECODE, a service whose user
+	@# does not own this folder), every start of a program would compile thousands of modules, for seconds.
+	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q lakehouse
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv with the locked dependencies

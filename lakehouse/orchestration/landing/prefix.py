@@ -165,11 +165,27 @@ class LandingPrefix(LandingPlace):
 def _translated(verb: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        # File systems of fsspec raise whatever their client library does.
+    except ValueError as error:
+        # The store's client refuses to ask for it: a bucket of a name that no bucket can have, say.
+        text = f"recordings below LAKEHOUSE_LANDING_PREFIX could not be {verb}: there can be no such place"
+        raise ConfigurationError(text) from error
+    except _faults_of_stores() as error:
         raise StorageError(
             f"recordings below LAKEHOUSE_LANDING_PREFIX could not be {verb}: {type(error).__name__}"
         ) from error
+
+
+def _faults_of_stores() -> tuple[type[Exception], ...]:
+    """What file systems raise when the store behind them fails; imported when the first one does.
+
+    fsspec asks for errors of the operating system, time-outs among them. Its client for S3 turns the store's answers
+    into these, and lets through what its own clients say when there is no answer. Anything else is a mistake of a
+    program, which does not get better by being tried again.
+    """
+    import aiohttp
+    from botocore import exceptions as botocore
+
+    return OSError, botocore.BotoCoreError, botocore.ClientError, aiohttp.ClientError
 
 
 def _modified_ns(info: dict[str, Any]) -> int:

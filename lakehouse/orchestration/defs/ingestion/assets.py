@@ -41,14 +41,26 @@ quarantined_recordings = dg.AssetSpec(
         "give it another name and drop it again; delete its `.reason.txt` to take it off the list."
     ),
 )
-uploaded_sessions = dg.AssetSpec(
+
+
+def _per_sequence(key: str, *, after: dg.AssetSpec, kind: str, description: str) -> dg.AssetSpec:
+    """One step of the way of a recording. A run leaves it out for a recording that is refused."""
+    return dg.AssetSpec(
+        key,
+        deps=[after],
+        group_name=GROUP,
+        kinds={kind},
+        owners=[OWNER],
+        partitions_def=sequence_partitions,
+        skippable=True,
+        description=description,
+    )
+
+
+uploaded_sessions = _per_sequence(
     "uploaded_sessions",
-    deps=[recordings],
-    group_name=GROUP,
-    kinds={"parquet"},
-    owners=[OWNER],
-    partitions_def=sequence_partitions,
-    skippable=True,
+    after=recordings,
+    kind="parquet",
     description=(
         "One recording, decoded and written to Parquet, in a session that is still open: its rows can be read through "
         "the SDK, and no SQL engine sees them yet. Message counts are checked against the recording's own index; what "
@@ -56,14 +68,10 @@ uploaded_sessions = dg.AssetSpec(
         "and nothing happens if the recording is in; with `replaces: true` it is deleted first and ingested anew."
     ),
 )
-sequences = dg.AssetSpec(
+sequences = _per_sequence(
     "sequences",
-    deps=[uploaded_sessions],
-    group_name=GROUP,
-    kinds={"iceberg"},
-    owners=[OWNER],
-    partitions_def=sequence_partitions,
-    skippable=True,
+    after=uploaded_sessions,
+    kind="iceberg",
     description=(
         "The session is committed: all its topics appear at one instant in their Iceberg tables, for the SDK and every "
         "SQL engine alike, and never change again. Sequences that clients upload through the gateway appear here too. "

@@ -25,8 +25,7 @@ MAX_LISTED = 200
     ),
 )
 def quarantine_is_empty(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-    entries = LandingPlaces(lakehouse.settings()).drop_folder.rejected.entries()
-    return dg.AssetCheckResult(passed=not entries, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(entries))
+    return _judge(_entries(lakehouse))
 
 
 @dg.sensor(
@@ -35,26 +34,31 @@ def quarantine_is_empty(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
     description="Evaluates the check `quarantine_is_empty` whenever what lies in quarantine has changed.",
 )
 def quarantine_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
-    entries = LandingPlaces(lakehouse.settings()).drop_folder.rejected.entries()
+    entries = _entries(lakehouse)
     cursor = hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
     if cursor == context.cursor:
         return dg.SensorResult(skip_reason=f"{len(entries)} recordings in quarantine, as before", cursor=cursor)
+    result = _judge(entries)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=quarantined_recordings.key,
         check_name=CHECK,
-        passed=not entries,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata=_metadata(entries),
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
         target_materialization_data=latest_materialization(context.instance, quarantined_recordings.key),
     )
     return dg.SensorResult(asset_events=[evaluation], cursor=cursor)
 
 
-def _metadata(entries: list[Quarantined]) -> dict[str, dg.MetadataValue[Any]]:
+def _entries(lakehouse: LakehouseResource) -> list[Quarantined]:
+    return LandingPlaces(lakehouse.settings()).drop_folder.rejected.entries()
+
+
+def _judge(entries: list[Quarantined]) -> dg.AssetCheckResult:
     metadata: dict[str, dg.MetadataValue[Any]] = {"count": dg.MetadataValue.int(len(entries))}
     if entries:
         metadata["recordings"] = dg.MetadataValue.table([_row(entry) for entry in entries[:MAX_LISTED]])
-    return metadata
+    return dg.AssetCheckResult(passed=not entries, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
 def _row(entry: Quarantined) -> dg.TableRecord:
