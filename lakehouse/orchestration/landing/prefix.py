@@ -182,10 +182,10 @@ def _faults_of_stores() -> tuple[type[Exception], ...]:
     into these, and lets through what its own clients say when there is no answer. Anything else is a mistake of a
     program, which does not get better by being tried again.
     """
-    import aiohttp
-    from botocore import exceptions as botocore
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3fs.core import S3_RETRYABLE_ERRORS
 
-    return OSError, botocore.BotoCoreError, botocore.ClientError, aiohttp.ClientError
+    return OSError, BotoCoreError, ClientError, *S3_RETRYABLE_ERRORS
 
 
 def _modified_ns(info: dict[str, Any]) -> int:
