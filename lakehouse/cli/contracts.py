@@ -35,6 +35,10 @@ def run(
         str | None, typer.Option(metavar="GLOB", help="Only topics of these paths, and no rules about whole sequences.")
     ] = None,
     contract: File = None,
+    data_docs: Annotated[
+        Path | None,
+        typer.Option("--data-docs", metavar="DIR", help="Also write the verdicts as a web site of Great Expectations."),
+    ] = None,
     record: Annotated[bool, typer.Option(help="Add the verdicts to the table mosaico.validation_results.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +52,7 @@ def run(
     from lakehouse.catalog.settings import Settings
     from lakehouse.cli.validation_output import JsonOutput, TextOutput
     from lakehouse.contracts import results
+    from lakehouse.contracts.data_docs import DataDocs
     from lakehouse.contracts.findings import Verdict, worst
     from lakehouse.contracts.library import ContractLibrary
     from lakehouse.contracts.selection import select_subjects
@@ -58,13 +63,18 @@ def run(
     _print_problems(library)
     verdict = Verdict.PASSED
     output = JsonOutput(library.problems) if as_json else TextOutput()
+    docs = None if data_docs is None else DataDocs(data_docs)
     with Lakehouse.open(settings) as lake:
         for part in Validator(lake, library).parts(select_subjects(lake, sequence, topic), output.run_id):
             if record:
                 results.record(lake.system_tables, part)
                 lake.maintenance.run_pending()
             output.show(part)
+            if docs is not None:
+                docs.add(part)
             verdict = worst([verdict, part.verdict])
+    if docs is not None:
+        docs.build()
     output.end(verdict)
     if library.problems or verdict is Verdict.FAILED:
         raise typer.Exit(1)

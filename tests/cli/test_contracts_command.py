@@ -61,7 +61,9 @@ def test_a_recording_is_validated_and_a_broken_contract_is_loud(lakehouse: Run, 
     assert "failed: city_drive/imu/front, rule gentle" in run.stdout
     assert "get_data_streamer(start_timestamp_ns=" in run.stdout
     (folder / "broken.yaml").unlink()
-    report = json.loads(lakehouse("contracts", "run", "--contract", strict, "--no-record", "--json").stdout)
+    options = ["--contract", strict, "--no-record", "--json", "--data-docs", tmp_path / "docs"]
+    report = json.loads(lakehouse("contracts", "run", *options).stdout)
+    assert "city_drive" in (tmp_path / "docs" / "index.html").read_text()
     assert report["verdict"] == "failed"
     (failed,) = [each for each in report["results"] if each["verdict"] != "passed"]
     assert failed["topic"] == "city_drive/imu/front"
