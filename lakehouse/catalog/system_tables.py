@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import new_table_metadata
@@ -21,6 +20,7 @@ from sqlalchemy import Connection
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
 from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
 from lakehouse.catalog.iceberg.table_documents import TableFiles
@@ -81,7 +81,7 @@ class SystemTable:
         Raises:
             KeyError: If a required column is missing.
         """
-        schema = schema_to_pyarrow(self.iceberg_schema)
+        schema = arrow_schema(self.iceberg_schema)
         return pa.table(
             [
                 pa.array([_value(column, row) for row in rows], schema.field(column.name).type)

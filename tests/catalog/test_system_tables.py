@@ -1,5 +1,7 @@
 """Append-only records of the system as Iceberg tables: one commit per append, readable by anybody, small for ever."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +10,27 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    ListType,
+    LongType,
+    MapType,
+    NestedField,
+    StringType,
+    StructType,
+    TimestamptzType,
+)
 from sqlalchemy import Connection
 
 from lakehouse.catalog.errors import StateError
+from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
@@ -51,6 +71,24 @@ def rows(lakehouse: Lakehouse) -> list[dict[str, Any]]:
     finally:
         catalog.close()
     return sorted(found, key=lambda row: row["at_ns"])
+
+
+def test_columns_are_in_arrow_what_pyiceberg_makes_of_them() -> None:
+    inside = StructType(NestedField(20, "x", DoubleType(), required=True, doc="A number."))
+    kinds = [
+        *(BinaryType(), BooleanType(), DateType(), DoubleType(), FloatType(), IntegerType(), LongType(), StringType()),
+        *(TimestamptzType(), inside, ListType(21, StringType(), element_required=True)),
+        MapType(22, StringType(), 23, inside, value_required=False),
+    ]
+    fields = [NestedField(number, f"c{number}", kind, required=number % 2 == 0) for number, kind in enumerate(kinds)]
+    for schema in (Schema(*fields), NOTES.iceberg_schema):
+        assert arrow_schema(schema).equals(schema_to_pyarrow(schema), check_metadata=True)
+
+
+def test_nothing_that_opens_a_lake_waits_for_pandas() -> None:
+    """Which Arrow's datasets import where it is installed; a quarter of what a process needs to start."""
+    program = "import sys, lakehouse.flight_gateway.server; print({'pandas', 'polars', 'duckdb'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_appended_rows_are_read_by_pyiceberg_polars_and_duckdb(lakehouse: Lakehouse) -> None:

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.conversions import from_bytes
-from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import PrimitiveType
 
+from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, count_elements
 from lakehouse.catalog.iceberg.leaves import parquet_leaves
 from lakehouse.catalog.iceberg.manifests import DELETED, read_avro_entries
@@ -178,7 +178,7 @@ def _read(files: TableFiles, base: TableDocument, data_file: DataFile) -> pa.Tab
 
 def _conformed(schema: Schema, rows: pa.Table) -> pa.Table:
     """`rows` in the columns of the table; those that a file of an earlier release lacks are null."""
-    target = schema_to_pyarrow(schema)
+    target = arrow_schema(schema)
     columns = [
         rows[wanted.name].cast(wanted.type) if wanted.name in rows.schema.names else pa.nulls(len(rows), wanted.type)
         for wanted in target
@@ -188,7 +188,7 @@ def _conformed(schema: Schema, rows: pa.Table) -> pa.Table:
 
 def _write(files: TableFiles, base: TableDocument, tables: Iterable[pa.Table]) -> DataFile:
     """Write one file, a row group per table, so that no more than one of them is in memory."""
-    schema = schema_to_pyarrow(base.schema)
+    schema = arrow_schema(base.schema)
     uri = f"{base.location}/data/{uuid.uuid4()}.parquet"
     leaves = parquet_leaves(schema)
     counts: list[list[ElementCounts | None]] = []
