@@ -18,6 +18,7 @@ from bench import (
     contracts,
     doget,
     doput,
+    engines,
     finalize,
     finalizers,
     ingest,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Run], Section]] = {
     "list_leaves": list_leaves.measure,
     "candidates": candidates.measure,
     "compaction": compaction.measure,
+    "engines": engines.measure,
 }
 
 

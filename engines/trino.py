@@ -58,7 +58,7 @@ def trino_settings(lake: LakeLocation) -> dict[str, str]:
         if store.access_key:
             settings |= {"s3.aws-access-key": store.access_key, "s3.aws-secret-key": store.secret_key}
     else:
-        settings["fs.hadoop.enabled"] = "true"
+        settings |= {"fs.native-local.enabled": "true", "local.location": "/"}
     return settings
 
 
