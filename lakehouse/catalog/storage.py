@@ -105,6 +105,12 @@ class Warehouse:
             if self._file_system.get_file_info(self._path(self.uri)).type == FileType.NotFound:
                 raise StorageError("the warehouse is gone")
 
+    def holds(self, uri: str) -> bool:
+        """Whether a file of that name would be in the same storage, which is all that can be read."""
+        if self._object_store is None:
+            return uri.startswith(_FILE_SCHEME)
+        return uri.startswith(f"{_S3_SCHEME}{self._object_store.bucket}/")
+
     def exists(self, uri: str) -> bool:
         with _translated("read"):
             found: FileInfo = self._file_system.get_file_info(self._path(uri))

@@ -23,6 +23,7 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
+from lakehouse.catalog.iceberg.table_catalog import changing
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 
@@ -119,7 +120,7 @@ class SystemTables:
         """
         if table.identifier in self._ensured:
             return
-        with self._database.transaction() as connection:
+        with changing(self._files.catalog, self._database) as connection:
             self._files.catalog.create_namespace(connection, METADATA_NAMESPACE, {})
             is_present = bool(self._files.catalog.locations(connection, [table.identifier]))
         if not is_present:

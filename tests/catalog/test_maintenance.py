@@ -21,7 +21,7 @@ from lakehouse.catalog.control_plane.schema import data_files, leases, orphan_fi
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord
-from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
+from lakehouse.catalog.iceberg.sql_catalog import insert_pointer, open_sql_catalog
 from lakehouse.catalog.iceberg.tables import TopicTable
 from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
@@ -344,6 +344,17 @@ def test_tables_and_files_of_other_people_are_left_alone(lake: SmallLake) -> Non
         before[1]["analysis.results"],
     )
     assert elsewhere in lake.stored(lake.warehouse.uri)
+
+
+def test_a_table_in_storage_of_somebody_else_does_not_keep_orphans_for_ever(lake: SmallLake) -> None:
+    table = lake.table()
+    lake.append(table, "drive")
+    lake.commit([TableChange(table.identifier, delete_sequence="drive")])
+    with lake.database.transaction() as connection:
+        insert_pointer(connection, "analysis.elsewhere", "gs://bucket/t/metadata/00001-a.metadata.json")
+    for _ in range(2):
+        clean(lake, 10 * LATER_NS, cleanup_retention_duration=0)
+    assert not lake.stored(table.location, "data")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -12,12 +12,18 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.rest import RestCatalog
 
+from lakehouse.catalog.commits import committer
 from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTables
-from lakehouse.catalog.errors import CommitConflictError, ConfigurationError
+from lakehouse.catalog.commits.stepwise import commit_stepwise
+from lakehouse.catalog.errors import CommitConflictError, ConfigurationError, StateError
+from lakehouse.catalog.iceberg.rest_catalog import requirements
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
+from lakehouse.catalog.iceberg.staging import StagedTable
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.rebuild.rebuild import rebuild
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
@@ -64,10 +70,10 @@ class ForeignLake:
         process = subprocess.run(arguments, env=environment, timeout=120, check=False)
         assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
 
-    def engine_rows(self, identifier: str) -> list[str]:
-        """The sequence of every row that another engine reads."""
+    def engine(self) -> RestCatalog:
+        """The catalog as another engine opens it."""
         store = self.server.s3
-        catalog = RestCatalog(
+        return RestCatalog(
             "engine",
             uri=self.catalog,
             warehouse=WAREHOUSE,
@@ -79,8 +85,11 @@ class ForeignLake:
                 "s3.secret-access-key": store.secret_key,
             },
         )
+
+    def engine_rows(self, identifier: str) -> list[str]:
+        """The sequence of every row that another engine reads."""
         names: list[str] = (
-            catalog.load_table(identifier).scan(selected_fields=("sequence",)).to_arrow()["sequence"].to_pylist()
+            self.engine().load_table(identifier).scan(selected_fields=("sequence",)).to_arrow()["sequence"].to_pylist()
         )
         return sorted(names)
 
@@ -199,6 +208,92 @@ def test_of_two_first_commits_to_a_table_one_wins(one_by_one: ForeignLake) -> No
         with pytest.raises(CatalogConflictError):
             catalog.commit(None, files, second)
     assert one_by_one.engine_rows(NOTIFICATIONS) == ["x"]
+
+
+def test_a_session_that_another_process_concluded_first_is_finalized_for_its_client(
+    one_by_one: ForeignLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with one_by_one.open() as ours, one_by_one.open() as starting:
+        ours.sequences.create("drive", {})
+        record(ours, "drive", "a", "b", finalize=False)
+        (session,) = ours.sequences.describe("drive").sessions
+
+        def overtaken(files: TableFiles, staged: list[StagedTable]) -> None:
+            monkeypatch.undo()
+            assert starting.recovery.resume_all() == 1
+            commit_stepwise(files, staged)
+
+        monkeypatch.setattr(committer, "commit_stepwise", overtaken)
+        ours.sessions.finalize(session.uuid)
+        with pytest.raises(StateError, match="already finalized"):
+            ours.sessions.finalize(session.uuid)
+        assert [rows_read(ours, "drive", path) for path in "ab"] == [4, 4]
+    assert one_by_one.engine_rows("plain.a") == ["drive"] * 4
+
+
+def test_nobody_waits_for_the_database_while_the_catalog_is_asked(
+    one_by_one: ForeignLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with one_by_one.open() as lakehouse, one_by_one.open() as other:
+        asked: list[str] = []
+
+        def from_another_process(operation: str) -> None:
+            # SQLite has one writer: whoever held it now would wait for this one, and this one for him.
+            other.sequences.create(f"at-{len(asked)}", {})
+            asked.append(operation)
+
+        catalog = type(lakehouse.table_files.catalog)
+        for name in ("commit", "create_namespace", "hold"):
+            original = getattr(catalog, name)
+
+            def slow(self: Any, *arguments: Any, name: str = name, original: Any = original) -> Any:
+                from_another_process(name)
+                return original(self, *arguments)
+
+            monkeypatch.setattr(catalog, name, slow)
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "a")
+        for number in range(8):
+            lakehouse.notifications.create("drive", "error", f"note {number}")
+        before = len(asked)
+        upkeep = Upkeep(lakehouse.database, lakehouse.table_files, lakehouse.committer, lakehouse.settings)
+        done = upkeep.maintain(NOTIFICATIONS)
+        assert done.row_compactions + done.manifest_merges > 0
+        assert set(asked[:before]) == {"commit", "create_namespace"}
+        assert set(asked[before:]) == {"commit"}
+
+
+def test_an_expiry_is_refused_when_the_table_has_moved_since_it_was_chosen(one_by_one: ForeignLake) -> None:
+    with one_by_one.open() as lakehouse:
+        files = lakehouse.table_files
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "a")
+        with lakehouse.database.snapshot() as connection:
+            base = files.document(files.catalog.locations(connection, ["plain.a"])["plain.a"])
+        fields = {**base.fields, "snapshots": []}
+        expiry = StagedTable("plain.a", base.metadata_location, base.next_metadata_location(), fields, ())
+        # A change that no requirement of the protocol speaks of, as a new tag is one.
+        with one_by_one.engine().load_table("plain.a").transaction() as change:
+            change.set_properties(owner="somebody")
+        with pytest.raises(CatalogConflictError):
+            files.catalog.commit(None, files, expiry)
+    assert one_by_one.engine_rows("plain.a") == ["drive"] * 4
+
+
+def test_an_expiry_requires_every_known_tag_and_branch_to_be_where_it_was() -> None:
+    refs = {name: {"snapshot-id": number, "type": "tag"} for name, number in (("main", 3), ("training", 2))}
+    base: dict[str, Any] = {
+        "table-uuid": "a",
+        "current-snapshot-id": 3,
+        "current-schema-id": 0,
+        "refs": refs,
+        "snapshots": [{"snapshot-id": number} for number in (1, 2, 3)],
+    }
+    expiry = list(requirements(base, {**base, "snapshots": base["snapshots"][1:]}))
+    asserted = {each["ref"]: each["snapshot-id"] for each in expiry if each["type"] == "assert-ref-snapshot-id"}
+    assert asserted == {"main": 3, "training": 2}
+    # What only adds goes well beside a tag that somebody moves.
+    assert "training" not in str(list(requirements(base, base)))
 
 
 def test_a_catalog_that_cannot_be_reached_is_told_by_its_setting(tmp_path: Path) -> None:

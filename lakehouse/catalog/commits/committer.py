@@ -168,6 +168,11 @@ class Committer:
         threads = STAGING_THREADS if files.warehouse.is_local else REMOTE_STAGING_THREADS
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stage")
 
+    @property
+    def announces(self) -> bool:
+        """Whether plans are announced in a transaction of their own, so that others may carry them through."""
+        return not self._files.catalog.shares_transactions
+
     def close(self) -> None:
         self._pool.shutdown()
 

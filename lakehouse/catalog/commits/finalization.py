@@ -3,6 +3,8 @@
 import time
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
+from threading import Event
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -47,7 +49,28 @@ class Finalization:
         """
         actor = audit.current_actor()
         self._finish_deletions(session_uuid)
-        self._committer.commit(lambda: self._prepare(session_uuid, actor, judged, releases))
+        announced = Event()
+
+        def prepare() -> CommitPlan:
+            plan = self._prepare(session_uuid, actor, judged, releases)
+
+            def announce(connection: Connection) -> None:
+                plan.announce(connection)
+                announced.set()
+
+            return replace(plan, announce=announce)
+
+        try:
+            self._committer.commit(prepare)
+        except StateError:
+            # Whoever finds it announced may carry it through first: a gateway that has just started, say.
+            if not (self._committer.announces and announced.is_set() and self._is_finalized(session_uuid)):
+                raise
+
+    def _is_finalized(self, session_uuid: str) -> bool:
+        with self._database.snapshot() as connection:
+            state = connection.scalar(select(sessions.c.state).where(sessions.c.uuid == session_uuid))
+        return bool(state == SessionState.FINALIZED)
 
     def check_ready(self, session_uuid: str) -> SessionRecord:
         """The session, if all of it is uploaded and it is not finalized yet.

@@ -26,6 +26,7 @@ from lakehouse.catalog.control_plane.rows import to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
+from lakehouse.catalog.iceberg.table_catalog import changing
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import MAINTENANCE_PROPERTIES, create_table
 from lakehouse.catalog.locators import SessionLocator, TopicLocator
@@ -134,7 +135,7 @@ class MetadataTables:
         """
         if self._is_ensured:
             return
-        with self._database.transaction() as connection:
+        with changing(self._files.catalog, self._database) as connection:
             self._files.catalog.create_namespace(connection, METADATA_NAMESPACE, {})
             present = self._files.catalog.locations(connection, METADATA_TABLES)
         for identifier in METADATA_TABLES:

@@ -160,6 +160,10 @@ class RestTableCatalog:
     def commit(self, connection: Connection | None, files: "TableFiles", staged: "StagedTable") -> None:
         del connection
         path, body = self._client.table_path(staged.identifier), self._request(files, staged)
+        if _removed(files.document(staged.base_location).fields, staged.fields):
+            # A tag may have been set meanwhile, and no requirement says "no new tags".
+            with _translated():
+                self._check_unmoved([staged])
         with self._unraced(files, [staged]):
             self._send(path, body, staged.identifier)
 
@@ -185,10 +189,12 @@ class RestTableCatalog:
             return
         with self._first_commits():
             with _translated():
-                moved = any(self._location(table.identifier) != table.base_location for table in first)
-            if moved:
-                raise CatalogConflictError
+                self._check_unmoved(first)
             yield
+
+    def _check_unmoved(self, staged: Sequence["StagedTable"]) -> None:
+        if any(self._location(table.identifier) != table.base_location for table in staged):
+            raise CatalogConflictError
 
     def _request(self, files: "TableFiles", staged: "StagedTable") -> dict[str, Any]:
         namespace, name = split_identifier(staged.identifier)
@@ -262,14 +268,13 @@ def updates(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[
     if after["current-schema-id"] != base["current-schema-id"]:
         # -1: the one that was added last; the server numbers them by itself.
         yield {"action": "set-current-schema", "schema-id": -1 if new_schemas else after["current-schema-id"]}
-    before_ids = {snapshot["snapshot-id"] for snapshot in base.get("snapshots") or []}
-    after_ids = {snapshot["snapshot-id"] for snapshot in after.get("snapshots") or []}
+    before_ids = _snapshot_ids(base)
     for snapshot in after.get("snapshots") or []:
         if snapshot["snapshot-id"] not in before_ids:
             yield {"action": "add-snapshot", "snapshot": snapshot}
     if _main(after) != _main(base):
         yield {"action": "set-snapshot-ref", "ref-name": MAIN_BRANCH, **after["refs"][MAIN_BRANCH]}
-    if removed := sorted(before_ids - after_ids):
+    if removed := _removed(base, after):
         yield {"action": "remove-snapshots", "snapshot-ids": removed}
 
 
@@ -277,9 +282,23 @@ def requirements(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[
     """What must still hold of the table for these changes to apply (REST API, `TableRequirement`)."""
     yield {"type": "assert-table-uuid", "uuid": base["table-uuid"]}
     yield {"type": "assert-ref-snapshot-id", "ref": MAIN_BRANCH, "snapshot-id": _main(base)}
+    if _removed(base, after):
+        # They were chosen by what tags and branches do not name.
+        for name, reference in (base.get("refs") or {}).items():
+            if name != MAIN_BRANCH:
+                yield {"type": "assert-ref-snapshot-id", "ref": name, "snapshot-id": reference["snapshot-id"]}
     if after["current-schema-id"] != base["current-schema-id"]:
         yield {"type": "assert-current-schema-id", "current-schema-id": base["current-schema-id"]}
         yield {"type": "assert-last-assigned-field-id", "last-assigned-field-id": base["last-column-id"]}
+
+
+def _removed(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[int]:
+    """Ids of the snapshots that expire."""
+    return sorted(_snapshot_ids(base) - _snapshot_ids(after))
+
+
+def _snapshot_ids(fields: Mapping[str, Any]) -> set[int]:
+    return {snapshot["snapshot-id"] for snapshot in fields.get("snapshots") or []}
 
 
 def _main(fields: Mapping[str, Any]) -> int | None:

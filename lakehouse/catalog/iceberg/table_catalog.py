@@ -5,6 +5,7 @@ transaction of our own records, and any that speaks the Iceberg REST protocol (`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from pyiceberg.table.metadata import TableMetadata
@@ -23,6 +24,15 @@ class CatalogConflictError(Exception):
 
 class CatalogUncertainError(Exception):
     """The catalog failed when it may have carried out the change already."""
+
+
+def changing(catalog: "TableCatalog", database: "Database") -> AbstractContextManager[Connection]:
+    """A transaction in which the catalog, and nothing else, is changed.
+
+    One that keeps its pointers elsewhere is asked over the network, and nobody is held up meanwhile: on SQLite there is
+    one writer at a time.
+    """
+    return database.transaction() if catalog.shares_transactions else database.snapshot()
 
 
 class TableCatalog(Protocol):

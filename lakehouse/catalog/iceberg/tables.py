@@ -25,7 +25,7 @@ from lakehouse.catalog.control_plane.schema import topics
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StorageError
 from lakehouse.catalog.iceberg.identifiers import namespace_candidates, table_candidates
 from lakehouse.catalog.iceberg.staging import StagedTable
-from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError, changing
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.ontology.arrow_iceberg import StoragePlan, evolution, topic_table_schema
 from lakehouse.ontology.evolution import Evolution, Verdict
@@ -107,6 +107,8 @@ class TopicTables:
 
     def hold(self, connection: Connection, table: TopicTable) -> bool:
         """Whether this very table still exists; if so, it cannot be dropped before this transaction ends."""
+        if not self._files.catalog.shares_transactions:
+            return True  # we never drop there, and the transaction waits for no answer over the network
         location = self._files.catalog.hold(connection, table.identifier)
         return location is not None and self._files.document(location).fields["table-uuid"] == table.uuid
 
@@ -140,7 +142,7 @@ class TopicTables:
             for namespace in candidates:
                 if self._files.catalog.namespace_properties(connection, namespace).get(TAG_PROPERTY) == ontology_tag:
                     return namespace
-        with self._database.transaction() as connection:
+        with changing(self._files.catalog, self._database) as connection:
             for namespace in candidates:
                 if self._files.catalog.create_namespace(connection, namespace, {TAG_PROPERTY: ontology_tag}):
                     return namespace
@@ -195,7 +197,7 @@ class TopicTables:
         staged = StagedTable(identifier, base.metadata_location, location, evolved_fields(base, difference), ())
         warehouse.make_durable(*catalog.write_metadata(self._files, staged, {}))
         try:
-            with self._database.transaction() as connection:
+            with changing(catalog, self._database) as connection:
                 catalog.commit(connection, self._files, staged)
                 current = catalog.locations(connection, [identifier])[identifier]
         except CatalogConflictError:

@@ -5,6 +5,7 @@ of an open session, and belongs to no running upload and no commit being staged.
 is marked and when it is purged. Only tables of the catalog are listed: a warehouse may hold other people's files.
 """
 
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ from lakehouse.catalog.maintenance.snapshots import referenced_metadata
 from lakehouse.catalog.maintenance.upkeep import is_ours
 from lakehouse.catalog.records import TopicState
 from lakehouse.catalog.storage import StoredFile
+
+logger = logging.getLogger(__name__)
 
 NANOSECONDS = 1_000_000_000
 # Files of a commit that is being staged are seconds old; those of a suspended process are refused by its commit.
@@ -135,7 +138,11 @@ class OrphanSearch:
     def _documents(self) -> list[TableDocument]:
         with self._database.snapshot() as connection:
             pointers = self._files.catalog.locations(connection)
-        return [self._files.document(location) for location in pointers.values()]
+        elsewhere = sorted(name for name, location in pointers.items() if not self._files.warehouse.holds(location))
+        if elsewhere:
+            # None of them is ours, and no file of theirs is where ours are listed.
+            logger.warning("%d tables in other storage are left out, such as %s", len(elsewhere), elsewhere[0])
+        return [self._files.document(pointers[name]) for name in sorted(pointers.keys() - set(elsewhere))]
 
     def _add_snapshots(self, references: _References, documents: Iterable[TableDocument]) -> None:
         hashes: list[npt.NDArray[np.int64]] = []

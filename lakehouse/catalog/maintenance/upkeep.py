@@ -199,9 +199,15 @@ class Upkeep:
         warehouse.make_durable(*staged.written, *catalog.write_metadata(self._files, staged, {}))
         crash_points.reach("maintenance-swap:before")
         try:
-            with self._database.transaction() as connection:
-                catalog.commit(connection, self._files, staged)
-                mark(connection, left_behind, at_ns)
+            if catalog.shares_transactions:
+                with self._database.transaction() as connection:
+                    catalog.commit(connection, self._files, staged)
+                    mark(connection, left_behind, at_ns)
+            else:
+                # Marked before, for whoever dies after it: what is still in use when marks are due stays.
+                with self._database.transaction() as connection:
+                    mark(connection, left_behind, at_ns)
+                catalog.commit(None, self._files, staged)
         except CatalogConflictError:
             warehouse.discard(staged.everything)
             return False
