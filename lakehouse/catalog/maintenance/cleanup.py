@@ -11,6 +11,7 @@ from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import topics
+from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables, is_unfilled_topic_table
 from lakehouse.catalog.maintenance.leases import Lease
@@ -172,12 +173,12 @@ class _Cycle:
                     yield identifier, document
 
     def _count(self) -> LakeCounts:
-        documents = [document for _, document in self._documents()]
-        current = [snapshot for document in documents if (snapshot := document.current_snapshot) is not None]
-        manifests = [record for each in current for record in self._files.manifest_list(each["manifest-list"])]
-        return LakeCounts(
-            tables=len(documents),
-            snapshots=sum(len(document.snapshots) for document in documents),
-            manifests=len(manifests),
-            data_files=sum(record.live_files for record in manifests if record.content == 0),
-        )
+        tables = snapshots = manifests = data_files = 0
+        for _, document in self._documents():
+            tables += 1
+            snapshots += len(document.snapshots)
+            if (current := document.current_snapshot) is not None:
+                records = self._files.manifest_list(current["manifest-list"])
+                manifests += len(records)
+                data_files += sum(record.live_files for record in records if record.content == DATA_CONTENT)
+        return LakeCounts(tables, snapshots, manifests, data_files)

@@ -8,8 +8,9 @@ is marked and when it is purged. Only tables of the catalog are listed: a wareho
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,10 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark, marked_files, unmark
 from lakehouse.catalog.control_plane.schema import data_files, topics
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
-from lakehouse.catalog.iceberg.manifests import DELETED, decode_manifest
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.maintenance.snapshots import referenced_metadata
 from lakehouse.catalog.maintenance.upkeep import is_ours
+from lakehouse.catalog.reading.skip_index import IndexedManifest, SkipIndex
 from lakehouse.catalog.records import TopicState
 from lakehouse.catalog.storage import StoredFile
 
@@ -35,6 +36,11 @@ STAGING_GRACE_S = 3600
 UPLOAD_SILENCE_S = 86_400
 # Files that other engines write lie unreferenced until their commit; three days is what Iceberg's own tools wait.
 FOREIGN_GRACE_S = 3 * 86_400
+# What is in memory at a time, whatever the size of the lake: manifests in bytes, and files as they are listed.
+_DECODED_BYTES = 32 << 20
+_LISTED_AT_ONCE = 10_000
+
+Hashes = npt.NDArray[np.int64]
 
 _TOPIC_FILE = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-\d{5,}\.parquet$")
 _OWN_FILE = re.compile(
@@ -65,20 +71,29 @@ class OrphanReport:
     aborted_uploads: int = 0
 
 
-@dataclass
 class _References:
-    """Everything that protects a file. Paths in snapshots are kept as hashes: a clash only spares a file."""
+    """Everything that protects a file. What tables refer to is kept as hashes of eight bytes: a clash spares a file.
 
-    recorded: set[str]
-    uploading: frozenset[str]
-    metadata: set[str] = field(default_factory=set)
-    snapshots: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    Args:
+        recorded: Files of open sessions.
+        uploading: Topics whose upload is running.
+        referenced: Hashes of what snapshots and metadata of tables refer to, in parts.
+    """
 
-    def hold(self, uri: str) -> bool:
-        if uri in self.recorded or uri in self.metadata:
-            return True
-        found = np.searchsorted(self.snapshots, hash(uri))
-        return bool(found < len(self.snapshots) and self.snapshots[found] == hash(uri))
+    def __init__(self, recorded: set[str], uploading: frozenset[str], referenced: Iterable[Hashes]) -> None:
+        self._recorded = recorded
+        self.uploading = uploading
+        # What several snapshots or tables refer to counts once.
+        self._referenced = np.unique(np.concatenate([np.empty(0, np.int64), *referenced]))
+
+    def missing(self, uris: Sequence[str]) -> list[int]:
+        """Positions of the files that nothing refers to."""
+        wanted = _hashes(uris)
+        places = np.searchsorted(self._referenced, wanted)
+        found = np.zeros(len(wanted), np.bool_)
+        inside = places < len(self._referenced)
+        found[inside] = self._referenced[places[inside]] == wanted[inside]
+        return [position for position in np.flatnonzero(~found).tolist() if uris[position] not in self._recorded]
 
 
 class OrphanSearch:
@@ -105,13 +120,15 @@ class OrphanSearch:
         report = OrphanReport()
         # What is recorded is read before the snapshots: finalizing moves files from the one to the other.
         with self._database.snapshot() as connection:
-            references = _References(_recorded_files(connection), _uploading_topics(connection))
-        documents = self._documents()
-        self._add_snapshots(references, documents)
+            recorded, uploading = _recorded_files(connection), _uploading_topics(connection)
+        locations = self._locations()
+        references = _References(recorded, uploading, self._referenced(locations))
         with self._database.snapshot() as connection:
             marks = marked_files(connection)
         orphans: list[StoredFile] = []
-        for document in documents:
+        roots: list[str] = []
+        for document in self._documents(locations):
+            roots.append(f"{document.location}/")
             if is_ours(document):
                 orphans += self._orphans_of(document, references, now_ns, report)
         due = {uri for uri, at_ns in marks.items() if now_ns - at_ns >= self._retention_ns}
@@ -119,8 +136,9 @@ class OrphanSearch:
             due |= {file.uri for file in orphans}
         purged = [file for file in orphans if file.uri in due]
         # Files of dropped tables: marked when the table was dropped, and not listed any more.
-        locations = tuple(f"{document.location}/" for document in documents)
-        homeless = {uri for uri in due if not uri.startswith(locations) and not references.hold(uri)}
+        listed = tuple(roots)
+        unlisted = [uri for uri in due if not uri.startswith(listed)]
+        homeless = {unlisted[position] for position in references.missing(unlisted)}
         report.orphans, report.orphan_bytes = len(orphans), sum(file.size for file in orphans)
         report.marked = sum(file.uri not in marks for file in orphans)
         if not dry_run:
@@ -131,45 +149,48 @@ class OrphanSearch:
             # Only its writer knows an unfinished file, so none is touched that could still be growing.
             oldest_ns = now_ns - max(self._retention_ns, FOREIGN_GRACE_S * NANOSECONDS)
             report.aborted_uploads = self._files.warehouse.abort_unfinished(oldest_ns)
-            self._settle({file.uri for file in orphans}, gone, marks.keys(), locations, now_ns)
+            self._settle({file.uri for file in orphans}, gone, marks.keys(), listed, now_ns)
         report.purged, report.purged_bytes = len(purged) + len(homeless), sum(file.size for file in purged)
         return report
 
-    def _documents(self) -> list[TableDocument]:
+    def _locations(self) -> list[str]:
+        """Metadata locations of all tables that can be read."""
         with self._database.snapshot() as connection:
             pointers = self._files.catalog.locations(connection)
         elsewhere = sorted(name for name, location in pointers.items() if not self._files.warehouse.holds(location))
         if elsewhere:
             # None of them is ours, and no file of theirs is where ours are listed.
             logger.warning("%d tables in other storage are left out, such as %s", len(elsewhere), elsewhere[0])
-        return [self._files.document(pointers[name]) for name in sorted(pointers.keys() - set(elsewhere))]
+        return [pointers[name] for name in sorted(pointers.keys() - set(elsewhere))]
 
-    def _add_snapshots(self, references: _References, documents: Iterable[TableDocument]) -> None:
-        hashes: list[npt.NDArray[np.int64]] = []
-        for document in documents:
-            references.metadata |= referenced_metadata(self._files, document)
-            hashes.append(np.fromiter((hash(path) for path in _data_paths(self._files, document)), np.int64))
-        references.snapshots = np.sort(np.concatenate(hashes)) if hashes else references.snapshots
+    def _documents(self, locations: Iterable[str]) -> Iterator[TableDocument]:
+        """One after another, as all of them at once may be larger than memory."""
+        return map(self._files.document, locations)
+
+    def _referenced(self, locations: Iterable[str]) -> Iterator[Hashes]:
+        index = SkipIndex(self._files, frame_cache_bytes=0)
+        for document in self._documents(locations):
+            yield _hashes(referenced_metadata(self._files, document))
+            own = [_hashes(paths) for paths in _data_paths(index, self._files, document)]
+            if own:
+                yield np.unique(np.concatenate(own))
 
     def _orphans_of(
         self, document: TableDocument, references: _References, now_ns: int, report: OrphanReport
     ) -> list[StoredFile]:
-        stored = [
-            file
-            for directory in ("data", "metadata")
-            for file in self._files.warehouse.list_files(f"{document.location}/{directory}")
-        ]
-        report.files += len(stored)
-        report.bytes += sum(file.size for file in stored)
+        stored = chain.from_iterable(
+            self._files.warehouse.list_files(f"{document.location}/{directory}") for directory in ("data", "metadata")
+        )
+        candidates: list[StoredFile] = []
         last_sign: dict[str, int] = {}
-        for file in stored:
-            if topic := _topic_of(file.uri):
-                last_sign[topic] = max(last_sign.get(topic, 0), file.modified_ns)
-        return [
-            file
-            for file in stored
-            if not references.hold(file.uri) and not _is_young(file, references.uploading, last_sign, now_ns)
-        ]
+        while files := list(islice(stored, _LISTED_AT_ONCE)):
+            report.files += len(files)
+            report.bytes += sum(file.size for file in files)
+            for file in files:
+                if (topic := _topic_of(file.uri)) in references.uploading:
+                    last_sign[topic] = max(last_sign.get(topic, 0), file.modified_ns)
+            candidates += [files[position] for position in references.missing([file.uri for file in files])]
+        return [file for file in candidates if not _is_young(file, references.uploading, last_sign, now_ns)]
 
     def _settle(
         self, orphans: set[str], gone: set[str], marked: Iterable[str], locations: tuple[str, ...], now_ns: int
@@ -210,16 +231,25 @@ def _uploading_topics(connection: Connection) -> frozenset[str]:
     return frozenset(connection.scalars(query))
 
 
-def _data_paths(files: TableFiles, document: TableDocument) -> Iterator[str]:
-    """Paths of all data and delete files in all snapshots of a table."""
+def _data_paths(index: SkipIndex, files: TableFiles, document: TableDocument) -> Iterator[list[str]]:
+    """Paths of all data and delete files in all snapshots of a table, some manifests at a time."""
     manifests = {
-        record.path: record
+        record.path: IndexedManifest(record, None, None)
         for snapshot in document.snapshots
         for record in files.manifest_list(snapshot["manifest-list"])
     }
-    for record in manifests.values():
-        entries = decode_manifest(document.manifest_format(record.spec_id), files.read(record.path), record)
-        yield from (entry.path for entry in entries if entry.status != DELETED)
+    waiting, size = list[IndexedManifest](), 0
+    for manifest in manifests.values():
+        if waiting and size + manifest.record.length > _DECODED_BYTES:
+            yield from (frame.paths.to_pylist() for frame in index.decoded(waiting))
+            waiting, size = [], 0
+        waiting.append(manifest)
+        size += manifest.record.length
+    yield from (frame.paths.to_pylist() for frame in index.decoded(waiting))
+
+
+def _hashes(uris: Collection[str]) -> Hashes:
+    return np.fromiter(map(hash, uris), np.int64, len(uris))
 
 
 def _is_young(file: StoredFile, uploading: frozenset[str], last_sign: dict[str, int], now_ns: int) -> bool:
