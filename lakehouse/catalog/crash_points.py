@@ -10,17 +10,17 @@ import signal
 import threading
 from pathlib import Path
 
-_FILE = os.environ.get("LAKEHOUSE_CRASH_FILE", "")
 _visits: dict[str, int] = {}
 _lock = threading.Lock()
 
 
 def reach(point: str) -> None:
     """Mark that the process is at `point`; kills it with SIGKILL when the crash file asks for it."""
-    if not _FILE:
+    file = os.environ.get("LAKEHOUSE_CRASH_FILE")
+    if not file:
         return
     try:
-        specification = Path(_FILE).read_text(encoding="ascii").strip()
+        specification = Path(file).read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return
     name, _, ordinal = specification.rpartition(":")

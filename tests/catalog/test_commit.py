@@ -1,8 +1,6 @@
 """One atomic commit over many tables and the control plane."""
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from lakehouse.catalog.control_plane.schema import audit_log
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment, nothing
+from tests.forked import ForkedProgram
 from tests.warehouses import BY_DATABASE
 
 WAREHOUSES = BY_DATABASE
@@ -33,9 +32,9 @@ def recorded(lake: SmallLake) -> int:
         return connection.scalar(select(func.count()).select_from(audit_log)) or 0
 
 
-def run_process(tmp_path: Path, database_url: str, *arguments: str, crash_at: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.catalog.committing_process", str(tmp_path), database_url, *arguments]
-    return subprocess.Popen(command, env=child_environment(crash_at))
+def run_process(tmp_path: Path, database_url: str, *arguments: str, crash_at: str = "") -> ForkedProgram:
+    program = ("tests.catalog.committing_process", str(tmp_path), database_url, *arguments)
+    return ForkedProgram(*program, environment=child_environment(crash_at))
 
 
 def test_all_tables_of_a_commit_appear_together_with_their_rows(lake: SmallLake) -> None:

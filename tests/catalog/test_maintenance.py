@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -31,6 +29,7 @@ from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
 from lakehouse.catalog.settings import Settings
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment
+from tests.forked import ForkedProgram
 from tests.warehouses import BY_DATABASE
 
 WAREHOUSES = BY_DATABASE
@@ -173,9 +172,9 @@ def test_maintenance_beside_writers_of_other_processes_loses_nothing(
     lake: SmallLake, upkeep: Upkeep, tmp_path: Path, database_url: str
 ) -> None:
     table = lake.table()
-    command = [sys.executable, "-m", "tests.catalog.committing_process", str(tmp_path), database_url, "append"]
+    program = ("tests.catalog.committing_process", str(tmp_path), database_url, "append")
     writers = [
-        subprocess.Popen([*command, f"writer{number}", "15", "sensors/imu"], env=child_environment())
+        ForkedProgram(*program, f"writer{number}", "15", "sensors/imu", environment=child_environment())
         for number in range(2)
     ]
     while any(writer.poll() is None for writer in writers):
@@ -366,8 +365,8 @@ def test_what_a_killed_commit_staged_is_collected(
     for table in tables:
         lake.append(table, "before")
     before = lake.stored(lake.warehouse.uri)
-    command = [sys.executable, "-m", "tests.catalog.committing_process", str(tmp_path), database_url]
-    process = subprocess.Popen([*command, "append", "killed", "1", "a,b"], env=child_environment(crash_at))
+    program = ("tests.catalog.committing_process", str(tmp_path), database_url)
+    process = ForkedProgram(*program, "append", "killed", "1", "a,b", environment=child_environment(crash_at))
     assert process.wait(60) == -signal.SIGKILL
     assert len(lake.stored(lake.warehouse.uri)) > len(before)
     clean(lake, cleanup_retention_duration=0)

@@ -1,8 +1,7 @@
 """Maintenance in processes: several beside one another, and killed in the middle. What was true stays true."""
 
+import itertools
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,18 +15,21 @@ from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.retention import run_retention
 from tests.catalog.scattered_lake import ScatteredLake, disordered
 from tests.catalog.small_lake import child_environment
+from tests.forked import ForkedProgram
+
+_numbers = itertools.count()
 
 
-def start(home: Path, url: str, *command: str, crash_at: str = "") -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "tests.catalog.maintaining_process", str(home), url, *command]
-    return subprocess.Popen(arguments, env=child_environment(crash_at), stderr=subprocess.PIPE)
+def start(home: Path, url: str, *command: str, crash_at: str = "") -> ForkedProgram:
+    output = home / f"process-{next(_numbers)}.log"
+    program = ("tests.catalog.maintaining_process", str(home), url, *command)
+    return ForkedProgram(*program, environment=child_environment(crash_at), output=output)
 
 
 def killed(home: Path, url: str, command: str, crash_at: str) -> None:
     """Let a process do something until it is killed at a point."""
     process = start(home, url, command, crash_at=crash_at)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
+    assert process.wait(120) == -signal.SIGKILL, process.written()
 
 
 def let_leases_expire(lake: ScatteredLake) -> None:
@@ -120,8 +122,7 @@ def test_processes_compact_write_delete_and_read_at_the_same_time(tmp_path: Path
             start(tmp_path, postgres_url, "read", "kept", "5"),
         ]
         for process in processes:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors.decode()[-3000:]
+            assert process.wait(240) == 0, process.written()
         check_invariants(lake)
         assert set(lake.lakehouse.sequences.names()) == {
             "kept",

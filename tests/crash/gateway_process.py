@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from tests.forked import ForkedProgram
 from tests.processes import free_port
 
 
@@ -33,9 +33,8 @@ class GatewayProcess:
             "MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES": str(256 * 1024),
             "MOSAICOD_PARQUET_IN_MEMORY_ENCODING_BUFFER_SIZE": str(1 << 20),
         }
-        command = [str(Path(sys.executable).with_name("lakehouse")), "run", "--port", str(self.port)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        arguments = ("run", "--port", str(self.port))
+        self.process = ForkedProgram("lakehouse.cli.main", *arguments, environment=environment, output=self.log)
         self.client = self._connect()
 
     def _connect(self) -> flight.FlightClient:

@@ -1,8 +1,6 @@
 """Tables in a real Iceberg REST catalog: the same lake, wholly visible or not at all, also after `kill -9`."""
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from lakehouse.catalog.rebuild.rebuild import rebuild
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 from tests.catalog.small_lake import child_environment
+from tests.forked import ForkedProgram
 from tests.rebuild.test_rebuild import record
 from tests.rebuild.visible import differences, served, visible
 from tests.rest_catalog_server import WAREHOUSE, RestCatalogServer, rest_catalog_server
@@ -66,9 +65,8 @@ class ForeignLake:
             "LAKEHOUSE_HOME": str(self.home),
             "LAKEHOUSE_CATALOG_MULTI_TABLE_COMMIT": self.together,
         }
-        arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", command, sequence]
-        process = subprocess.run(arguments, env=environment, timeout=120, check=False)
-        assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
+        process = ForkedProgram("tests.rebuild.finalizing_process", command, sequence, environment=environment)
+        assert process.wait(120) == -signal.SIGKILL, f"{step} was not reached"
 
     def engine(self) -> RestCatalog:
         """The catalog as another engine opens it."""

@@ -1,8 +1,6 @@
 """The database is gone: everything finalized comes back from the warehouse alone, and clients cannot tell."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.cli.main import app
 from tests.catalog.small_lake import child_environment
 from tests.flight_gateway.raw_client import PLAIN_SCHEMA, plain_batch
+from tests.forked import ForkedProgram
 from tests.rebuild.visible import QUERIES, differences, served, settings_of, visible
 from tests.warehouses import BY_DATABASE, environment, store_settings
 
@@ -164,9 +163,9 @@ STEPS: dict[tuple[str, str], dict[str, bool | None]] = {
 
 def killed_at(step: str, settings: Settings, store: dict[str, str], command: str, sequence: str) -> None:
     own = {"LAKEHOUSE_HOME": str(settings.home), "MOSAICOD_DB_URL": settings.db_url, **environment(store)}
-    arguments = [sys.executable, "-m", "tests.rebuild.finalizing_process", command, sequence]
-    process = subprocess.run(arguments, env={**child_environment(step), **own}, timeout=120, check=False)
-    assert process.returncode == -signal.SIGKILL, f"{step} was not reached"
+    variables = {**child_environment(step), **own}
+    process = ForkedProgram("tests.rebuild.finalizing_process", command, sequence, environment=variables)
+    assert process.wait(120) == -signal.SIGKILL, f"{step} was not reached"
 
 
 @pytest.mark.slow
