@@ -70,9 +70,9 @@ class JsonOutput:
         self._rows = 0
         self._seconds = 0.0
         self._without_contract: list[str] = []
-        self._separator = ""
         head = {"run_id": self.run_id, "contract_problems": [str(problem) for problem in problems]}
-        typer.echo(json.dumps(head)[:-1] + ', "results": [', nl=False)
+        # Written with the first result: a run that cannot begin writes nothing.
+        self._separator = json.dumps(head)[:-1] + ', "results": ['
 
     def show(self, part: ValidationReport) -> None:
         """Write what was found about some sequences."""
@@ -93,4 +93,5 @@ class JsonOutput:
             "seconds": round(self._seconds, 3),
             "topics_without_contract": self._without_contract,
         }
-        typer.echo("\n], " + json.dumps(tail)[1:])
+        begun = "" if self._separator == "," else self._separator
+        typer.echo(f"{begun}\n], {json.dumps(tail)[1:]}")

@@ -182,26 +182,31 @@ class Validator:
     def _look_at(
         self, subject: Subject, piles: Piles, report: ValidationReport, progress: Callable[[str], None]
     ) -> _Pending | None:
-        """Read the rows of a subject once, for all rules; None if it was deleted meanwhile."""
+        """Have the rows of a subject read; None if it was deleted meanwhile."""
         found = _Pending(subject)
-        try:
-            if subject.all_topics is not None:
-                contract = contract_of_sequence(self._library.contracts, subject.sequence)
-                facts = SequenceFacts(_finalized(subject.all_topics), subject.user_metadata)
-                found.sequence = BoundSequence(subject.sequence, contract, facts)
-            judged = {topic.id for topic in subject.topics}
-            for topic in subject.topics if subject.all_topics is None else subject.all_topics:
-                progress(str(topic.locator))
+        if subject.all_topics is not None:
+            contract = contract_of_sequence(self._library.contracts, subject.sequence)
+            facts = SequenceFacts(_finalized(subject.all_topics), subject.user_metadata)
+            found.sequence = BoundSequence(subject.sequence, contract, facts)
+        judged = {topic.id for topic in subject.topics}
+        for topic in subject.topics if subject.all_topics is None else subject.all_topics:
+            progress(str(topic.locator))
+            try:
                 self._read(topic, topic.id in judged, found, piles, report)
-        except NotFoundError:
-            if self._is_gone(subject.sequence):
-                return None
-            raise
+            except NotFoundError:
+                if self._is_gone(subject.sequence):
+                    return None
+                # Only this topic was deleted: nothing is said about it.
         return found
 
     def _read(
         self, topic: TopicRecord, is_judged: bool, found: _Pending, piles: Piles, report: ValidationReport
     ) -> None:
+        """Read the rows of a topic once, for all rules.
+
+        Raises:
+            NotFoundError: If it was deleted meanwhile.
+        """
         if topic.state is not TopicState.FINALIZED or topic.arrow_schema is None:
             return
         bound: BoundTopic | None = None
@@ -222,9 +227,7 @@ class Validator:
                 for rule in watching:
                     rule.observe(frame)
         except NotFoundError:
-            if self._is_gone(topic.locator.sequence):
-                raise
-            return  # only this topic was deleted
+            raise
         except LakehouseError as error:
             report.unreadable[str(topic.locator)] = error.message
             found.unreadable.append(unreadable_topic(topic, error.message))

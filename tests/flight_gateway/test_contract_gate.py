@@ -1,5 +1,7 @@
 """A gateway that judges sessions before it commits them."""
 
+from pathlib import Path
+
 import grpc
 import pytest
 from mosaicolabs import MosaicoClient, SessionLevelErrorPolicy
@@ -8,7 +10,9 @@ from lakehouse.contracts.gate import guard
 from tests.contracts.contract_files import contract_text, rule
 from tests.flight_gateway.conftest import Served
 from tests.flight_gateway.raw_client import RawClient, plain_batch, status_of
+from tests.flight_gateway.test_run_command import running
 from tests.flight_gateway.test_sdk import imu
+from tests.processes import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +66,18 @@ def test_a_client_of_the_sdk_is_told_and_what_is_good_passes(served: Served, sdk
             writer.topic_create("short", {}, type(imu(1).data)).push(imu(1))
     (session,) = served.lakehouse.sequences.describe(f"{name}-bad").sessions
     assert session.state == "open"
+
+
+def test_a_setting_is_all_it_takes(tmp_path: Path, name: str) -> None:
+    (tmp_path / "contracts").mkdir()
+    rules = [rule("rows", "row_count", min=3)]
+    (tmp_path / "contracts" / "strict.yaml").write_text(contract_text("strict", topics="short", rules=rules))
+    port = free_port()
+    with running(tmp_path, port, LAKEHOUSE_GATEWAY_CONTRACT_POLICY="quarantine"):
+        raw = RawClient(port)
+        topic = raw.new_topic(name, "short")
+        raw.upload(topic, plain_batch(1, 2))
+        refused = status_of(lambda: raw.action("session_finalize", session_uuid=topic.session_uuid))
+        assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "rule rows: 2 rows; it is in quarantine" in refused.text
+        raw.close()
