@@ -116,9 +116,10 @@ class Batch:
                     outcome.refused[name] = error.message
                     self._refuse(item, name, error.message)
         if len(items) > 1:
+            kept_back = f"{len(outcome.quarantined)} in quarantine, " if outcome.quarantined else ""
             self._log.info(
                 f"{len(items)} recordings: {len(outcome.done)} in the lake, {len(outcome.refused)} refused, "
-                f"{len(outcome.quarantined)} in quarantine, {len(outcome.postponed)} to be tried again"
+                f"{kept_back}{len(outcome.postponed)} to be tried again"
             )
         return outcome
 
