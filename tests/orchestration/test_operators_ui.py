@@ -1,5 +1,6 @@
 """The pages an operator looks at, in a real browser on a real Dagster webserver."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,11 +20,16 @@ from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.checks import quarantine_sensor
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor
+from lakehouse.orchestration.defs.sessions.checks import waiting_recordings_sensor
+from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
+from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence
 from tests.orchestration.browser import TIMEOUT_MS, Ui, chromium_page, watched
 from tests.orchestration.conftest import lake_home
 from tests.orchestration.dagster_driver import launch, tick
+from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
+from tests.orchestration.test_sessions_in_dagster import age, interrupt, upload
 from tests.processes import free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -49,6 +55,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             tick(instance, quarantine_sensor)
             _break_a_contract(instance)
             _retain(instance, home)
+            _leave_sessions_open(instance, monkeypatch)
+            _refuse(instance, home, monkeypatch)
+            assert defs.resolve_job_def("audit_log_care").execute_in_process(instance=instance).success
             tick(instance, tables_sensor(()))
         port = free_port()
         with (home / "webserver.log").open("wb") as log:
@@ -80,14 +89,20 @@ def ui(server: str, browser_page: Page) -> Iterator[Ui]:
         yield page
 
 
-def test_the_graph_leads_from_recordings_to_tables(ui: Ui) -> None:
-    names = ("recordings", "uploaded_sessions", "sequences", "quarantined_recordings", "imu_front", "gps_fix", "scan")
-    ui.open("locations/lakehouse/asset-groups/ingestion/lineage", *names)
+def test_the_graph_leads_from_recordings_over_tables_and_contracts_to_what_is_published(ui: Ui) -> None:
+    ui.open("asset-groups", "ingestion", "imu", "laser_scan", "contracts", "published", "maintenance")
+    ui.keep_picture("dagster-lineage")
+    # Larger, so that nodes are drawn with their details, and with their whole names.
+    ui.page.set_viewport_size({"width": 1900, "height": 1300})
+    ui.open("asset-groups", "ingestion", "published")
+    ui.page.get_by_text("ingestion", exact=True).last.click()
+    ui.page.get_by_text("uploaded_sessions").first.wait_for(timeout=TIMEOUT_MS)
+    ui.page.mouse.move(1200, 700)
+    ui.page.mouse.wheel(0, 500)
+    for name in ("recordings", "uploaded_sessions", "quarantined_recordings", "unfinished_sessions"):
+        ui.page.get_by_text(name).first.wait_for(timeout=TIMEOUT_MS)
     ui.keep_picture("dagster-graph")
-
-
-def test_all_groups_are_on_the_global_graph(ui: Ui) -> None:
-    ui.open("asset-groups", "ingestion", "imu", "laser_scan", "published")
+    ui.page.set_viewport_size({"width": 1500, "height": 900})
 
 
 def test_a_table_shows_its_columns_with_units_and_its_rows(ui: Ui) -> None:
@@ -122,6 +137,19 @@ def test_maintenance_shows_what_it_did_with_counts_before_and_after(ui: Ui) -> N
     ui.keep_picture("dagster-maintenance")
 
 
+def test_sessions_that_nobody_ended_are_listed_with_what_became_of_them(ui: Ui) -> None:
+    ui.open("assets/unfinished_sessions?view=events", "forgotten_drive", "discarded with everything uploaded to it")
+    ui.page.get_by_text(re.compile(r"\d\d:\d\d [AP]M")).nth(1).click()  # the event before
+    for text in ("interrupted_drive", "finalized", "left open: see LAKEHOUSE_STALE_SESSION_POLICY"):
+        ui.page.get_by_text(text).first.wait_for(timeout=TIMEOUT_MS)
+    ui.keep_picture("dagster-unfinished")
+
+
+def test_a_recording_refused_for_its_contracts_is_red_where_sessions_wait(ui: Ui) -> None:
+    ui.open("assets/unfinished_sessions?view=checks", "no_recording_waits", "refused", "speech, rule long_enough")
+    ui.keep_picture("dagster-waiting")
+
+
 def test_the_sensors_and_jobs_are_listed(ui: Ui) -> None:
     ui.open(
         "locations/lakehouse/sensors", "drop_folder_sensor", "finalized_sessions_sensor", "run_failure_notifications"
@@ -146,6 +174,31 @@ def _retain(instance: dg.DagsterInstance, home: Path) -> None:
         record_sequence(lake, "trial_1", {"imu/arm": ("IMU", imu_table(imu_rows(100)))})
     (home / "retention.yaml").write_text("policies:\n  - {name: first trials, sequences: '*_1', max_bytes: 0 B}\n")
     assert defs.resolve_job_def("retention").execute_in_process(instance=instance).success
+
+
+def _leave_sessions_open(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One interrupted in its commit, and a stale one that is first reported, then discarded."""
+    with Lakehouse.open(Settings.load()) as lake:
+        interrupt(lake, upload(lake, "interrupted_drive", finalize=False))
+        age(lake, upload(lake, "forgotten_drive", finalize=False))
+    for policy in ("report", "discard"):
+        monkeypatch.setenv("LAKEHOUSE_STALE_SESSION_POLICY", policy)
+        assert defs.resolve_job_def("recover_sessions").execute_in_process(instance=instance).success
+    tick(instance, finalized_sessions_sensor)
+
+
+def _refuse(instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording that is too short for its contract is not committed."""
+    rules = [rule("long_enough", "row_count", min=100)]
+    (home / "contracts").mkdir(exist_ok=True)
+    (home / "contracts" / "speech.yaml").write_text(contract_text("speech", topics="speech", rules=rules))
+    write_mcap(home / "drop" / "interview.mcap", [string_channel("/speech", texts(4))])
+    monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "refuse")
+    (result,) = launch(instance, tick(instance, drop_folder_sensor))
+    assert not result.success
+    monkeypatch.delenv("LAKEHOUSE_CONTRACT_POLICY")
+    tick(instance, quarantine_sensor)
+    tick(instance, waiting_recordings_sensor)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 180.0) -> None:

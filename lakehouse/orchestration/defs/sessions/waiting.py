@@ -72,7 +72,7 @@ def _broken_rules(lake: Lakehouse, sessions: Iterable[SessionRecord]) -> dict[st
         return {}
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in by_sequence)
     sql = (
-        "SELECT sequence, topic, rule, observed, verdict, checked_at_ns, "
+        "SELECT sequence, topic, rule, expected, observed, verdict, checked_at_ns, "
         "max(checked_at_ns) OVER (PARTITION BY sequence) AS latest_ns "
         f"FROM {VALIDATION_RESULTS.identifier} WHERE sequence IN ({names})"
     )
@@ -86,7 +86,9 @@ def _broken_rules(lake: Lakehouse, sessions: Iterable[SessionRecord]) -> dict[st
         session = by_sequence[row["sequence"]]
         is_latest = row["checked_at_ns"] == row["latest_ns"] and row["checked_at_ns"] >= session.created_at_ns
         if is_latest and row["verdict"] == Verdict.FAILED:
-            text = f"{row['topic'] or row['sequence']}, rule {row['rule']}: {row['observed']}"
+            text = (
+                f"{row['topic'] or row['sequence']}, rule {row['rule']}: {row['observed']}, expected {row['expected']}"
+            )
             found.setdefault(str(session.locator), []).append(text)
     return found
 
