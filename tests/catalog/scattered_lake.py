@@ -37,9 +37,11 @@ TINY_CHUNK = 2048
 class ScatteredLake:
     """Opens the lake in `home`; any number may, in any number of processes."""
 
-    def __init__(self, home: Path, database_url: str = "", **changes: Any) -> None:
+    def __init__(
+        self, home: Path, database_url: str = "", store: Mapping[str, str] | None = None, **changes: Any
+    ) -> None:
         options: dict[str, Any] = {"max_chunk_size": TINY_CHUNK, "compaction_target_size": 1 << 20, **changes}
-        settings = Settings.load(home=home, db_url=database_url, store_endpoint="")
+        settings = Settings.load(home=home, db_url=database_url, **(store or {"store_endpoint": ""}))
         self.lakehouse = Lakehouse.open(settings.model_copy(update=options))
 
     def begin(self, sequence: str) -> SessionRecord:

@@ -39,6 +39,7 @@ from lakehouse.catalog.time_window import TimeWindow
 from tests.catalog.query.odd_rows import TAG as ODD
 from tests.catalog.query.odd_rows import make_condition, make_rows, to_batch
 from tests.catalog.scattered_lake import DAY_NS, START_NS, ScatteredLake, as_texts, disordered, in_order
+from tests.s3_server import S3Server
 
 _numbers = itertools.count()
 
@@ -93,6 +94,28 @@ def test_rows_order_and_answers_are_the_same_before_and_after(
         assert search(odd_lake, is_pruning=False).matching([topic], each) == search(odd_lake).matching([topic], each)
         assert search(odd_lake).audit([topic], each, sample=3) == []
     assert odd_lake.compact(compaction_min_files=min_files).total == CompactionWork(), "there is nothing left to do"
+
+
+def test_files_in_an_object_store_are_compacted_alike(tmp_path: Path, s3: S3Server) -> None:
+    with ScatteredLake(tmp_path, store=s3.settings(s3.new_bucket())) as lake:
+        topic = lake.store("drive", disordered())
+        before, window = lake.rows(topic), TimeWindow(START_NS, START_NS + 50)
+        inside, files = lake.rows(topic, window), lake.files_of(topic)
+        lake.compact()
+        after = lake.files_of(topic)
+        assert len(after) < len(files)
+        assert (lake.rows(topic), lake.rows(topic, window)) == (before, inside)
+        settings = lake.lakehouse.settings.model_copy(update={"cleanup_retention_duration": 0})
+        for _ in range(2):
+            run_cleanup_cycle(
+                lake.lakehouse.database,
+                lake.lakehouse.table_files,
+                lake.lakehouse.committer,
+                settings,
+                now_ns=lambda: time.time_ns() + 10 * DAY_NS,
+            )
+        assert {path for path in lake.stored_files() if "/scattered/" in path} == set(after)
+        assert lake.rows(topic) == before
 
 
 def test_foreign_engines_see_the_same_rows_in_a_snapshot_that_only_replaces(lake: ScatteredLake) -> None:
