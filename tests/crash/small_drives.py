@@ -14,6 +14,7 @@ from lakehouse.catalog.storage import Warehouse
 
 TAG, TOPICS = "Small", ("imu/front", "odometry")
 ROWS = 300
+MESSAGES_PER_RECORDING = 4
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("x", pa.float64())])
 
 

@@ -1,5 +1,7 @@
 """Two gateways and two other processes on one PostgreSQL and one warehouse, one of the gateways killed and replaced.
 
+On local files the others are programs of the catalog; on S3 they are Dagster code locations, each with an own instance.
+
 Whatever order things happen in: acknowledged data is there, sessions are visible wholly or not at all, deleted names
 show nothing, every reader agrees, and no process takes more connections than it may.
 """
@@ -23,7 +25,7 @@ from sqlalchemy import make_url
 
 from lakehouse.catalog.locators import TopicLocator
 from tests.crash.gateway_process import GatewayProcess
-from tests.crash.small_drives import TAG, TOPICS, rows_in_iceberg, rows_of
+from tests.crash.small_drives import MESSAGES_PER_RECORDING, TAG, TOPICS, rows_in_iceberg, rows_of
 from tests.warehouses import environment as as_environment
 from tests.warehouses import store_settings
 
@@ -153,7 +155,8 @@ def settings(
 @pytest.mark.slow
 def test_several_of_everything_keep_every_promise(tmp_path: Path, postgres_url: str, settings: dict[str, str]) -> None:
     fleet = Fleet(lambda: GatewayProcess(tmp_path, postgres_url))
-    command = [sys.executable, "-m", "tests.crash.busy_process", str(BUSY_SECONDS)]
+    other = "dagster_process" if "store_bucket" in settings else "busy_process"
+    command = [sys.executable, "-m", f"tests.crash.{other}", str(BUSY_SECONDS)]
     busy = [subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE) for seed in (1, 2)]
     stopped, watched_enough, seen = threading.Event(), threading.Event(), list[int]()
     journals = [Journal() for _ in range(4)]
@@ -172,13 +175,13 @@ def test_several_of_everything_keep_every_promise(tmp_path: Path, postgres_url: 
 
     watcher = checked(watch_connections, postgres_url, watched_enough, seen)
     try:
+        for process in busy:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"working\n"
         clients = [
             checked(client, fleet, number % 2, f"client-{number}", stopped, journal)
             for number, journal in enumerate(journals)
         ]
-        for process in busy:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"working\n"
         time.sleep(random.Random(SEED).uniform(0.0, 2.0))
         fleet.kill_first()
         reports = [json.loads(process.communicate(timeout=240)[0]) for process in busy]
@@ -211,6 +214,7 @@ def check(
     finalized = set().union(*(journal.finalized for journal in journals), *(report["finalized"] for report in reports))
     deleted = set().union(*(journal.deleted for journal in journals), *(report["deleted"] for report in reports))
     perhaps_deleted = set().union(*(journal.perhaps_deleted for journal in journals))
+    recordings = set().union(*(report.get("recordings", []) for report in reports))
     uploaded = {name: paths for journal in journals for name, paths in journal.uploaded.items()}
     assert len(finalized) >= 4 * 2
 
@@ -218,7 +222,11 @@ def check(
     assert names[0] == names[1]
     assert finalized <= names[0]
     assert deleted.isdisjoint(names[0])
-    assert names[0] <= finalized | perhaps_deleted | set(uploaded)
+    assert recordings <= names[0] <= finalized | recordings | perhaps_deleted | set(uploaded)
+    for name in recordings:
+        rows = [read(gateway, TopicLocator(name, "text")) for gateway in (one, other)]
+        assert rows[0].num_rows == MESSAGES_PER_RECORDING
+        assert rows[0].equals(rows[1])
 
     in_iceberg = rows_in_iceberg(home, settings)
     for name in finalized | (perhaps_deleted & names[0]):
