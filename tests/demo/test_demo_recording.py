@@ -50,6 +50,7 @@ def stamp_ns(message: Any) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
+@pytest.mark.slow
 def test_the_script_writes_the_committed_file_byte_by_byte(tmp_path: Path) -> None:
     again = tmp_path / "again.mcap"
     write(again)
