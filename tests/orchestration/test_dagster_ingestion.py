@@ -328,6 +328,42 @@ def test_the_same_content_under_another_name_is_reported_and_gets_no_partition(
     assert (embedded_home / "drop" / "ingested" / "copy.mcap").exists()
 
 
+def test_copies_that_land_together_become_one_sequence_in_one_attempt(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    names = [f"{letter}.mcap" for letter in "abcdef"]
+    for name in names:
+        _write_other_recording(embedded_home / "drop" / name, messages=500)
+    (result,) = launch(instance, tick(instance))
+    assert result.success
+    assert result.retry_attempts_for_node("ingestion") == 0
+    with Lakehouse.open(Settings.load()) as lake:
+        assert len(lake.sequences.names()) == 1
+    assert sorted(path.name for path in (embedded_home / "drop" / "ingested").iterdir()) == names
+
+
+def test_a_fault_of_one_recording_that_nobody_foresaw_ends_the_run_and_leaves_nothing_half(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        _write_other_recording(embedded_home / "drop" / f"{number}.mcap", messages=number + 1)
+    upload = batch.upload_recording
+
+    def fails(lake: Lakehouse, path: Path, **options: Any) -> Any:
+        if path.name == "1.mcap":
+            raise ArithmeticError("a mistake of the program")
+        return upload(lake, path, **options)
+
+    monkeypatch.setattr(batch, "upload_recording", fails)
+    (result,) = launch(instance, tick(instance))
+    assert not result.success
+    committed = instance.get_materialized_partitions(dg.AssetKey("sequences"))
+    with Lakehouse.open(Settings.load()) as lake:
+        assert set(lake.sequences.names()) == committed
+    assert "1" not in committed
+    assert (embedded_home / "drop" / "1.mcap").exists(), "it stays for the next run"
+
+
 def test_only_transient_errors_are_tried_again_each_time_after_a_longer_wait(
     embedded_home: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -1,10 +1,12 @@
-"""Recordings ingested one after the other inside one Dagster run. What happens to one does not concern the others."""
+"""Recordings ingested inside one Dagster run, some at a time. What happens to one does not concern the others."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
 
 import dagster as dg
 
@@ -12,14 +14,18 @@ from lakehouse.catalog import crash_points
 from lakehouse.catalog.errors import LakehouseError, NotFoundError, QuarantinedError, StateError, Transient, quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
+from lakehouse.orchestration.defs.ingestion.side_by_side import StoppedError, side_by_side
 from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.recordings.commit import CommitReport, commit_upload
+from lakehouse.orchestration.recordings.errors import IngestionRunningError
 from lakehouse.orchestration.recordings.present import Stage, find_ingested
 from lakehouse.orchestration.recordings.report import NO_MESSAGES, IngestReport
 from lakehouse.orchestration.recordings.upload import Progress, upload_recording
 
 # Each line of the log is a transaction of Dagster: only recordings that take long have any.
 PROGRESS_INTERVAL_S = 15.0
+# Of one run; there may be several runs. Decoding holds Python's lock most of the time: more would only take memory.
+RECORDINGS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,33 @@ class Outcome:
 
     Attributes:
         quarantined: Uploaded, and kept from being committed.
+        events: What is to be told about it, not told yet.
+        fault: What ended the batch, and nobody foresaw.
     """
 
     done: list[str] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     postponed: dict[str, LakehouseError] = field(default_factory=dict)
+    events: list[Callable[[], None]] = field(default_factory=list)
+    fault: Exception | None = None
+
+    def add(self, other: Outcome) -> None:
+        """Take in what came of others."""
+        self.done += other.done
+        self.quarantined |= other.quarantined
+        self.refused |= other.refused
+        self.postponed |= other.postponed
+        self.fault = self.fault or other.fault
 
 
 @dataclass(frozen=True)
 class BatchEvents:
-    """How a batch tells what happened, as it happens."""
+    """How a batch tells what happened, recording after recording, on the thread that runs it.
+
+    In order even if a later recording is through first: Dagster's ranges of partitions go by the order in which they
+    were made.
+    """
 
     uploaded: Callable[[str, Metadata], None]
     committed: Callable[[str, Metadata], None]
@@ -89,32 +111,34 @@ class Batch:
         self._replaces = replaces
         self._is_retry = is_retry
         self._put_aside: dict[str, str] = {}
-        self._position = ""
+        self._is_stopping = Event()
 
     def run(self, items: Sequence[Item]) -> Outcome:
-        """Take the recordings in order. Errors about one recording end in the outcome, all others are raised."""
+        """Take the recordings in order, some at a time.
+
+        Errors about one recording end in the outcome, all others are raised.
+        """
         outcome = Outcome()
+        # Those that want to be the same sequence one after the other, so that the first of them is it.
+        wanting: dict[str, list[tuple[str, Item]]] = {}
         for number, item in enumerate(items, start=1):
-            name = item.location.rstrip("/").rpartition("/")[2] if item.location else item.sequence
-            self._position = f"{number} of {len(items)}, " if len(items) > 1 else ""
-            try:
-                if self._is_retry and self._was_dealt_with(item):
-                    self._log.info(f"{name}: put aside by an earlier attempt of this run")
-                    continue
-                outcome.done.append(self._take(item, name))
-            except QuarantinedError as error:
-                # Listed by the asset `quarantined_sessions`, like those that came through the gateway.
-                self._log.warning(f"{name}: {error.message}")
-                outcome.quarantined[name] = error.message
-            except LakehouseError as error:
-                if isinstance(error, Transient):
-                    # Not the recording's fault: it stays where it is.
-                    self._log.warning(f"{name}: {error.message}")
-                    outcome.postponed[name] = error
-                else:
-                    self._log.error(f"{name}: {error.message}")
-                    outcome.refused[name] = error.message
-                    self._refuse(item, name, error.message)
+            position = f"{number} of {len(items)}, " if len(items) > 1 else ""
+            wanting.setdefault(item.sequence, []).append((position, item))
+        tasks = [partial(self._take_in_turn, group) for group in wanting.values()]
+        for part in side_by_side(tasks, RECORDINGS_AT_ONCE, self._is_stopping):
+            self._add(outcome, part)
+        # Of two with the same content, one had to stand back. The other is through by now.
+        stood_back = [
+            (position, item)
+            for group in wanting.values()
+            for position, item in group
+            if isinstance(outcome.postponed.get(_name_of(item)), IngestionRunningError)
+        ]
+        for _, item in stood_back:
+            outcome.postponed.pop(_name_of(item), None)
+        self._add(outcome, self._take_in_turn(stood_back))
+        if outcome.fault is not None:
+            raise outcome.fault
         if len(items) > 1:
             kept_back = f"{len(outcome.quarantined)} in quarantine, " if outcome.quarantined else ""
             self._log.info(
@@ -123,21 +147,62 @@ class Batch:
             )
         return outcome
 
+    @staticmethod
+    def _add(outcome: Outcome, part: Outcome) -> None:
+        for tell in part.events:
+            tell()
+        outcome.add(part)
+
+    def _take_in_turn(self, items: Sequence[tuple[str, Item]]) -> Outcome:
+        outcome = Outcome()
+        for position, item in items:
+            if self._is_stopping.is_set():
+                break
+            name = _name_of(item)
+            try:
+                if self._is_retry and self._was_dealt_with(item):
+                    self._log.info(f"{name}: put aside by an earlier attempt of this run")
+                    continue
+                outcome.done.append(self._take(item, name, position, outcome))
+            except QuarantinedError as error:
+                # Listed by the asset `quarantined_sessions`, like those that came through the gateway.
+                self._log.warning(f"{name}: {error.message}")
+                outcome.quarantined[name] = error.message
+            except LakehouseError as error:
+                if isinstance(error, IngestionRunningError):
+                    self._log.info(f"{name}: {error.message}")
+                    outcome.postponed[name] = error
+                elif isinstance(error, Transient):
+                    # Not the recording's fault: it stays where it is.
+                    self._log.warning(f"{name}: {error.message}")
+                    outcome.postponed[name] = error
+                else:
+                    self._log.error(f"{name}: {error.message}")
+                    outcome.refused[name] = error.message
+                    self._refuse(item, name, error.message, outcome)
+            except StoppedError:
+                break
+            except Exception as error:
+                # Raised again by `run`, when what is through has been told.
+                outcome.fault = error
+                self._is_stopping.set()
+        return outcome
+
     def _was_dealt_with(self, item: Item) -> bool:
         """Whether an earlier attempt refused a recording, or found its content under another name, and moved it."""
         if not self._uploads or item.location is None or self._stage(item.sequence) is not None:
             return False
         return not self._places.of(item.location).exists(item.location)
 
-    def _take(self, item: Item, name: str) -> str:
+    def _take(self, item: Item, name: str, position: str, outcome: Outcome) -> str:
         sequence = item.sequence
         if self._uploads:
-            sequence = self._upload(item, name)
+            sequence = self._upload(item, name, position, outcome)
         if self._commits:
-            self._commit(sequence)
+            self._commit(sequence, outcome)
         return sequence
 
-    def _upload(self, item: Item, name: str) -> str:
+    def _upload(self, item: Item, name: str, position: str, outcome: Outcome) -> str:
         """Upload one recording, unless it is in the lake; returns the sequence that holds it."""
         stage = self._stage(item.sequence)
         location = item.location or self._places.find(item.sequence)
@@ -151,15 +216,27 @@ class Batch:
             if self._replaces and stage is not None:
                 self._log.info(f"deleting sequence {item.sequence} to ingest it again")
                 self._lake.sequences.delete(item.sequence)
-            report = upload_recording(
-                self._lake, path, sequence_name=item.sequence, progress=_progress_to(self._log, self._position + name)
-            )
+            progress = self._progress_to(position + name)
+            report = upload_recording(self._lake, path, sequence_name=item.sequence, progress=progress)
         self._tell(report, item, name)
         metadata = report_metadata(report)
         self._put_aside[location] = place.mark_ingested(location)
         metadata["source"] = dg.MetadataValue.text(self._put_aside[location])
-        self._events.uploaded(report.sequence, metadata)
+        outcome.events.append(partial(self._events.uploaded, report.sequence, metadata))
         return report.sequence
+
+    def _progress_to(self, name: str) -> Progress:
+        last_shown = time.monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal last_shown
+            if self._is_stopping.is_set():
+                raise StoppedError
+            if time.monotonic() - last_shown >= PROGRESS_INTERVAL_S:
+                last_shown = time.monotonic()
+                self._log.info(f"{name}: {done:,} of {total:,} messages" if total else f"{name}: {done:,} messages")
+
+        return show
 
     def _stage(self, sequence: str) -> Stage | None:
         try:
@@ -179,12 +256,12 @@ class Batch:
         for complaint in complaints(report):
             self._log.warning(f"{name}: {complaint}")
 
-    def _commit(self, sequence: str) -> None:
+    def _commit(self, sequence: str, outcome: Outcome) -> None:
         report = commit_upload(self._lake, sequence)
         crash_points.reach("commit-event:before")
         if report.already_committed:
             self._log.info(f"sequence {sequence} is committed already")
-        self._events.committed(sequence, self._commit_metadata(report))
+        outcome.events.append(partial(self._events.committed, sequence, self._commit_metadata(report)))
 
     def _commit_metadata(self, report: CommitReport) -> Metadata:
         topics = self._lake.sequences.describe(report.sequence).topics
@@ -201,14 +278,18 @@ class Batch:
             metadata["seconds"] = dg.MetadataValue.float(round((end_ns - start_ns) / 1e9, 3))
         return metadata
 
-    def _refuse(self, item: Item, name: str, reason: str) -> None:
+    def _refuse(self, item: Item, name: str, reason: str, outcome: Outcome) -> None:
         # What is uploaded and may not be committed lies where uploads lie.
         moved = self._put_aside.get(item.location or "", item.location or "")
         if self._uploads and item.location is not None:
             place = self._places.of(item.location)
             if place.exists(item.location):
                 moved = place.quarantine(item.location, reason)
-        self._events.refused(name, reason, moved)
+        outcome.events.append(partial(self._events.refused, name, reason, moved))
+
+
+def _name_of(item: Item) -> str:
+    return item.location.rstrip("/").rpartition("/")[2] if item.location else item.sequence
 
 
 def items_of(locations: Sequence[str], places: LandingPlaces) -> list[Item]:
@@ -223,15 +304,3 @@ def items_of(locations: Sequence[str], places: LandingPlaces) -> list[Item]:
 def describe(reasons: dict[str, str]) -> str:
     """Names with their reasons in one text."""
     return "; ".join(f"{quoted(name)}: {reason}" for name, reason in reasons.items())
-
-
-def _progress_to(log: dg.DagsterLogManager, name: str) -> Progress:
-    last_shown = time.monotonic()
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal last_shown
-        if time.monotonic() - last_shown >= PROGRESS_INTERVAL_S:
-            last_shown = time.monotonic()
-            log.info(f"{name}: {done:,} of {total:,} messages" if total else f"{name}: {done:,} messages")
-
-    return show
