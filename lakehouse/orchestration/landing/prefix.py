@@ -74,8 +74,7 @@ class LandingPrefix(LandingPlace):
     def waiting(self) -> Iterator[LandedRecording]:
         with _translated("listed"):
             self._file_system.invalidate_cache()
-            found: dict[str, dict[str, Any]] = self._file_system.find(self._root, detail=True)
-        objects = {path: info for path, info in found.items() if not self._is_put_aside(path)}
+            objects = self._listed()
         directories = {path.rpartition("/")[0] for path in objects if path.rpartition("/")[2] == METADATA_NAME}
         members: dict[str, list[dict[str, Any]]] = {}
         for path, info in objects.items():
@@ -91,6 +90,23 @@ class LandingPrefix(LandingPlace):
                 sum(int(info.get("size") or 0) for info in infos),
                 max(map(_modified_ns, infos)),
             )
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """Every object that waits. What was put aside is not even listed: there is more of it every day."""
+        try:
+            top: list[dict[str, Any]] = self._file_system.ls(self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        found: dict[str, dict[str, Any]] = {}
+        for info in top:
+            path = str(info["name"]).rstrip("/")
+            if path == self._root or self._is_put_aside(path):
+                continue
+            if info["type"] == "directory":
+                found |= self._file_system.find(path, detail=True)
+            else:
+                found[path] = info
+        return found
 
     def holds(self, location: str) -> bool:
         return "://" in location and f"{self._path(location)}/".startswith(f"{self._root}/")
