@@ -25,7 +25,8 @@ from lakehouse.orchestration.resources import LakehouseResource
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 GROUP = "contracts"
-SEQUENCES_PER_RUN = 50
+# More than a run ingests: each loads Great Expectations for ten seconds and more. Findings are told as they come.
+SEQUENCES_PER_RUN = 200
 CONTRACT_FILES = "contract_files"
 NO_RULE = "No rule of this kind applies to this sequence."
 
