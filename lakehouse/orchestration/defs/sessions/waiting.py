@@ -70,11 +70,13 @@ def _broken_rules(lake: Lakehouse, sessions: Iterable[SessionRecord]) -> dict[st
     by_sequence = {session.locator.sequence: session for session in sessions}
     if not by_sequence:
         return {}
+    # Verdicts are appended as they are given: this leaves out the files from before the oldest of the sessions.
+    since_ns = min(session.created_at_ns for session in by_sequence.values())
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in by_sequence)
     sql = (
         "SELECT sequence, topic, rule, expected, observed, verdict, checked_at_ns, "
         "max(checked_at_ns) OVER (PARTITION BY sequence) AS latest_ns "
-        f"FROM {VALIDATION_RESULTS.identifier} WHERE sequence IN ({names})"
+        f"FROM {VALIDATION_RESULTS.identifier} WHERE checked_at_ns >= {since_ns} AND sequence IN ({names})"
     )
     try:
         with LakeSql(lake).opened(sql) as statement:
