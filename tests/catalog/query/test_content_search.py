@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lakehouse.catalog.errors import NotFoundError, StateError, StorageError
@@ -89,7 +89,10 @@ def lake(
 @pytest.mark.slow
 def test_three_engines_agree(lake: SearchedLake) -> None:
     # Over S3 fewer: what differs there is how bytes arrive.
-    @settings(deadline=None, max_examples=16 if lake.lakehouse.warehouse.is_local else 8)
+    # A smaller seed is no simpler example: nothing is shrunk.
+    examples = 12 if lake.lakehouse.warehouse.is_local else 6
+
+    @settings(deadline=None, max_examples=examples, phases=[Phase.reuse, Phase.generate])
     @given(seed=st.integers(0, 2**64))
     def agree(seed: int) -> None:
         check_that_three_engines_agree(lake, seed)
