@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.ingestion import assets, batch, sensors
-from lakehouse.orchestration.defs.ingestion.batch import Outcome
+from lakehouse.orchestration.defs.ingestion.batch import Batch
+from lakehouse.orchestration.defs.ingestion.outcome import Item, Outcome, items_of
 from lakehouse.orchestration.defs.ingestion.sensors import drop_folder_sensor, object_store_sensor
+from lakehouse.orchestration.defs.ingestion.telling import BatchEvents
 from lakehouse.orchestration.landing.place import LandedRecording
+from lakehouse.orchestration.landing.places import LandingPlaces
 from tests.orchestration import dagster_driver as driver
 from tests.orchestration.dagster_driver import ingest, launch, metadata_of
 from tests.orchestration.recordings.recording_files import SHARED, texts, write_rosbag2
@@ -364,17 +369,79 @@ def test_a_fault_of_one_recording_that_nobody_foresaw_ends_the_run_and_leaves_no
     assert (embedded_home / "drop" / "1.mcap").exists(), "it stays for the next run"
 
 
+@pytest.mark.parametrize("first_is_damaged", [False, True])
+def test_recordings_are_told_of_while_one_before_them_takes_long_and_partitions_keep_the_order_of_landing(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, first_is_damaged: bool
+) -> None:
+    for number in range(4):
+        _write_other_recording(embedded_home / "drop" / f"{number}.mcap", messages=number + 1)
+        os.utime(embedded_home / "drop" / f"{number}.mcap", (number, number))
+    if first_is_damaged:
+        (embedded_home / "drop" / "0.mcap").write_bytes(b"no recording")
+    upload = batch.upload_recording
+    told_before: list[str] = []
+
+    def takes_long(lake: Lakehouse, path: Path, **options: Any) -> Any:
+        deadline = time.monotonic() + 60
+        while path.name == "0.mcap" and len(told_before) < 3 and time.monotonic() < deadline:
+            told_before[:] = instance.get_materialized_partitions(dg.AssetKey("sequences"))
+            time.sleep(0.05)
+        return upload(lake, path, **options)
+
+    monkeypatch.setattr(batch, "upload_recording", takes_long)
+    locations = [str(embedded_home / "drop" / f"{number}.mcap") for number in range(4)]
+    config = {"ops": {"ingestion": {"config": {"recordings": locations}}}}
+    assert defs.resolve_job_def("ingest_recordings").execute_in_process(run_config=config, instance=instance).success
+    assert sorted(told_before) == ["1", "2", "3"]
+    there = ["1", "2", "3"] if first_is_damaged else ["0", "1", "2", "3"]
+    assert instance.get_dynamic_partitions("sequences") == there
+    assert instance.get_materialized_partitions(dg.AssetKey("sequences")) == set(there)
+
+
+def test_a_batch_that_cannot_tell_what_happened_stops_before_its_lake_is_closed(
+    embedded_home: Path, instance: dg.DagsterInstance
+) -> None:
+    def unheard(*_: Any) -> Any:
+        raise ConnectionError("the database of Dagster is away")
+
+    for number in range(8):
+        _write_other_recording(embedded_home / "drop" / f"{number}.mcap", messages=2_000)
+    with Lakehouse.open(Settings.load()) as lake:
+        places = LandingPlaces(Settings.load())
+        events = BatchEvents(unheard, unheard, unheard, unheard, unheard)
+        items = items_of([str(embedded_home / "drop" / f"{number}.mcap") for number in range(8)], places)
+        with pytest.raises(ConnectionError):
+            Batch(lake, places, dg.build_op_context(instance=instance).log, events).run(items)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("recording")]
+    assert (embedded_home / "drop" / "7.mcap").exists(), "the last ones are not begun"
+
+
+def test_recordings_of_one_name_in_several_folders_are_counted_each(
+    embedded_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = embedded_home / "bucket"
+    monkeypatch.setenv("LAKEHOUSE_LANDING_PREFIX", f"file://{prefix}")
+    for robot in ("robot1", "robot2"):
+        (prefix / robot).mkdir(parents=True)
+        (prefix / robot / "run.mcap").write_bytes(b"no recording")
+    _write_other_recording(prefix / "robot1" / "whole.mcap")
+    (result,) = launch(instance, driver.tick(instance, object_store_sensor))
+    lines = [entry.user_message for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
+    assert "3 recordings: 1 in the lake, 2 refused, 0 to be tried again" in lines
+
+
 def test_only_transient_errors_are_tried_again_each_time_after_a_longer_wait(
     embedded_home: Path, instance: dg.DagsterInstance
 ) -> None:
+    a = Item("a", "/drop/a.mcap")
     for retry_number, wait_s in ((0, 10), (1, 20), (2, 40)):
         with pytest.raises(dg.RetryRequested) as caught:
-            assets.end_run(Outcome(postponed={"a.mcap": StorageError("full")}), retry_number)
+            assets.end_run(Outcome(postponed={a: StorageError("full")}), retry_number)
         assert (caught.value.max_retries, caught.value.seconds_to_wait) == (assets.MAX_RETRIES, wait_s)
     with pytest.raises(dg.Failure) as failed:
-        assets.end_run(Outcome(refused={"a.mcap": "damaged"}), 0)
+        assets.end_run(Outcome(refused={a: "damaged"}), 0)
     assert not failed.value.allow_retries
-    assets.end_run(Outcome(done=["b"], refused={"a.mcap": "damaged"}), 0)
+    assets.end_run(Outcome(done=["b"], refused={a: "damaged"}), 0)
 
 
 def test_a_run_that_is_tried_again_reports_each_recording_once(

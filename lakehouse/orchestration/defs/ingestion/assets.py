@@ -7,8 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from lakehouse.contracts.gate import guard
-from lakehouse.orchestration.defs.ingestion.batch import Batch, BatchEvents, Item, Outcome, describe, items_of
+from lakehouse.orchestration.defs.ingestion.batch import Batch
+from lakehouse.orchestration.defs.ingestion.outcome import Item, Outcome, describe, items_of
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
+from lakehouse.orchestration.defs.ingestion.telling import BatchEvents
 from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.partitions import sequence_partitions
 from lakehouse.orchestration.resources import LakehouseResource
@@ -126,11 +128,17 @@ def ingestion(
 def events_to(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> BatchEvents:
     """Make what happens in a batch events of the assets."""
     partitions: set[str] = set()
+    among = str(sequence_partitions.name)
+
+    def expected(sequence: str) -> bool:
+        if sequence in partitions or context.instance.has_dynamic_partition(among, sequence):
+            return False
+        context.instance.add_dynamic_partitions(among, [sequence])
+        return True
 
     def materialized(key: dg.AssetKey, sequence: str, metadata: Metadata) -> None:
         if sequence not in partitions:
-            # Sequences become partitions once they exist, so that refused recordings leave no empty ones.
-            context.instance.add_dynamic_partitions(str(sequence_partitions.name), [sequence])
+            context.instance.add_dynamic_partitions(among, [sequence])
             partitions.add(sequence)
         context.log_event(dg.AssetMaterialization(key, partition=sequence, metadata=metadata))
 
@@ -147,6 +155,8 @@ def events_to(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Batc
         uploaded=lambda sequence, metadata: materialized(uploaded_sessions.key, sequence, metadata),
         committed=lambda sequence, metadata: materialized(sequences.key, sequence, metadata),
         refused=refused,
+        expected=expected,
+        unexpected=lambda sequence: context.instance.delete_dynamic_partition(among, sequence),
     )
 
 
@@ -165,9 +175,11 @@ def end_run(outcome: Outcome, retry_number: int) -> None:
 
 
 def _fail(outcome: Outcome) -> NoReturn:
-    reasons = describe(outcome.refused)
-    metadata = {name: dg.MetadataValue.text(reason) for name, reason in outcome.refused.items()}
-    raise dg.Failure(reasons[:2000], metadata=metadata, allow_retries=False)
+    by_name: dict[str, list[str]] = {}
+    for item, reason in outcome.refused.items():
+        by_name.setdefault(item.name, []).append(reason)
+    metadata = {name: dg.MetadataValue.text("; ".join(reasons)) for name, reasons in by_name.items()}
+    raise dg.Failure(describe(outcome.refused)[:2000], metadata=metadata, allow_retries=False)
 
 
 def _items(context: dg.AssetExecutionContext, config: IngestionConfig, places: LandingPlaces) -> list[Item]:

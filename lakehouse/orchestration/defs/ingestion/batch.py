@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from threading import Event
 
 import dagster as dg
 
 from lakehouse.catalog import crash_points
-from lakehouse.catalog.errors import LakehouseError, NotFoundError, QuarantinedError, StateError, Transient, quoted
+from lakehouse.catalog.errors import LakehouseError, NotFoundError, QuarantinedError, StateError, Transient
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, complaints, report_metadata
+from lakehouse.orchestration.defs.ingestion.outcome import Item, Outcome
+from lakehouse.orchestration.defs.ingestion.report_metadata import commit_metadata, complaints, report_metadata
 from lakehouse.orchestration.defs.ingestion.side_by_side import StoppedError, side_by_side
+from lakehouse.orchestration.defs.ingestion.telling import BatchEvents, Telling
 from lakehouse.orchestration.landing.places import LandingPlaces
-from lakehouse.orchestration.recordings.commit import CommitReport, commit_upload
+from lakehouse.orchestration.recordings.commit import commit_upload
 from lakehouse.orchestration.recordings.errors import IngestionRunningError
 from lakehouse.orchestration.recordings.present import Stage, find_ingested
 from lakehouse.orchestration.recordings.report import NO_MESSAGES, IngestReport
@@ -26,58 +28,6 @@ from lakehouse.orchestration.recordings.upload import Progress, upload_recording
 PROGRESS_INTERVAL_S = 15.0
 # Of one run; there may be several runs. Decoding holds Python's lock most of the time: more would only take memory.
 RECORDINGS_AT_ONCE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One recording of a batch.
-
-    Attributes:
-        sequence: The sequence it is to become.
-        location: Where the recording is; None if it has to be found.
-    """
-
-    sequence: str
-    location: str | None
-
-
-@dataclass
-class Outcome:
-    """What came of a batch: names of sequences, and for what is not in the lake the reason by name of recording.
-
-    Attributes:
-        quarantined: Uploaded, and kept from being committed.
-        events: What is to be told about it, not told yet.
-        fault: What ended the batch, and nobody foresaw.
-    """
-
-    done: list[str] = field(default_factory=list)
-    quarantined: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    postponed: dict[str, LakehouseError] = field(default_factory=dict)
-    events: list[Callable[[], None]] = field(default_factory=list)
-    fault: Exception | None = None
-
-    def add(self, other: Outcome) -> None:
-        """Take in what came of others."""
-        self.done += other.done
-        self.quarantined |= other.quarantined
-        self.refused |= other.refused
-        self.postponed |= other.postponed
-        self.fault = self.fault or other.fault
-
-
-@dataclass(frozen=True)
-class BatchEvents:
-    """How a batch tells what happened, recording after recording, on the thread that runs it.
-
-    In order even if a later recording is through first: Dagster's ranges of partitions go by the order in which they
-    were made.
-    """
-
-    uploaded: Callable[[str, Metadata], None]
-    committed: Callable[[str, Metadata], None]
-    refused: Callable[[str, str, str], None]
 
 
 class Batch:
@@ -114,7 +64,7 @@ class Batch:
         self._is_stopping = Event()
 
     def run(self, items: Sequence[Item]) -> Outcome:
-        """Take the recordings in order, some at a time.
+        """Take the recordings in order, some at a time, and tell of each when it is through.
 
         Errors about one recording end in the outcome, all others are raised.
         """
@@ -124,19 +74,28 @@ class Batch:
         for number, item in enumerate(items, start=1):
             position = f"{number} of {len(items)}, " if len(items) > 1 else ""
             wanting.setdefault(item.sequence, []).append((position, item))
+        telling = Telling(self._lake, self._events, wanting)
+
+        def take_in(name: str, part: Outcome) -> None:
+            telling.tell(name, part)
+            outcome.add(part)
+
         tasks = [partial(self._take_in_turn, group) for group in wanting.values()]
-        for part in side_by_side(tasks, RECORDINGS_AT_ONCE, self._is_stopping):
-            self._add(outcome, part)
+        # Closed before the lake is, if telling fails.
+        with closing(side_by_side(tasks, RECORDINGS_AT_ONCE, self._is_stopping)) as parts:
+            for name, part in parts:
+                take_in(name, part)
         # Of two with the same content, one had to stand back. The other is through by now.
         stood_back = [
             (position, item)
             for group in wanting.values()
             for position, item in group
-            if isinstance(outcome.postponed.get(_name_of(item)), IngestionRunningError)
+            if isinstance(outcome.postponed.get(item), IngestionRunningError)
         ]
         for _, item in stood_back:
-            outcome.postponed.pop(_name_of(item), None)
-        self._add(outcome, self._take_in_turn(stood_back))
+            outcome.postponed.pop(item, None)
+        for name, part in self._take_in_turn(stood_back):
+            take_in(name, part)
         if outcome.fault is not None:
             raise outcome.fault
         if len(items) > 1:
@@ -147,45 +106,43 @@ class Batch:
             )
         return outcome
 
-    @staticmethod
-    def _add(outcome: Outcome, part: Outcome) -> None:
-        for tell in part.events:
-            tell()
-        outcome.add(part)
-
-    def _take_in_turn(self, items: Sequence[tuple[str, Item]]) -> Outcome:
-        outcome = Outcome()
+    def _take_in_turn(self, items: Sequence[tuple[str, Item]]) -> Iterator[tuple[str, Outcome]]:
         for position, item in items:
-            if self._is_stopping.is_set():
-                break
-            name = _name_of(item)
-            try:
-                if self._is_retry and self._was_dealt_with(item):
-                    self._log.info(f"{name}: put aside by an earlier attempt of this run")
-                    continue
-                outcome.done.append(self._take(item, name, position, outcome))
-            except QuarantinedError as error:
-                # Listed by the asset `quarantined_sessions`, like those that came through the gateway.
+            yield item.sequence, self._outcome_of(item, position)
+
+    def _outcome_of(self, item: Item, position: str) -> Outcome:
+        """Nothing, if the batch is being stopped."""
+        outcome = Outcome()
+        if self._is_stopping.is_set():
+            return outcome
+        name = item.name
+        try:
+            if self._is_retry and self._was_dealt_with(item):
+                self._log.info(f"{name}: put aside by an earlier attempt of this run")
+            else:
+                outcome.done.append(self._take(item, position, outcome))
+        except QuarantinedError as error:
+            # Listed by the asset `quarantined_sessions`, like those that came through the gateway.
+            self._log.warning(f"{name}: {error.message}")
+            outcome.quarantined[item] = error.message
+        except IngestionRunningError as error:
+            self._log.info(f"{name}: {error.message}")
+            outcome.postponed[item] = error
+        except LakehouseError as error:
+            if isinstance(error, Transient):
+                # Not the recording's fault: it stays where it is.
                 self._log.warning(f"{name}: {error.message}")
-                outcome.quarantined[name] = error.message
-            except LakehouseError as error:
-                if isinstance(error, IngestionRunningError):
-                    self._log.info(f"{name}: {error.message}")
-                    outcome.postponed[name] = error
-                elif isinstance(error, Transient):
-                    # Not the recording's fault: it stays where it is.
-                    self._log.warning(f"{name}: {error.message}")
-                    outcome.postponed[name] = error
-                else:
-                    self._log.error(f"{name}: {error.message}")
-                    outcome.refused[name] = error.message
-                    self._refuse(item, name, error.message, outcome)
-            except StoppedError:
-                break
-            except Exception as error:
-                # Raised again by `run`, when what is through has been told.
-                outcome.fault = error
-                self._is_stopping.set()
+                outcome.postponed[item] = error
+            else:
+                self._log.error(f"{name}: {error.message}")
+                outcome.refused[item] = error.message
+                self._refuse(item, error.message, outcome)
+        except StoppedError:
+            pass
+        except Exception as error:
+            # Raised again by `run`, when what is through has been told.
+            outcome.fault = error
+            self._is_stopping.set()
         return outcome
 
     def _was_dealt_with(self, item: Item) -> bool:
@@ -194,15 +151,15 @@ class Batch:
             return False
         return not self._places.of(item.location).exists(item.location)
 
-    def _take(self, item: Item, name: str, position: str, outcome: Outcome) -> str:
+    def _take(self, item: Item, position: str, outcome: Outcome) -> str:
         sequence = item.sequence
         if self._uploads:
-            sequence = self._upload(item, name, position, outcome)
+            sequence = self._upload(item, position, outcome)
         if self._commits:
             self._commit(sequence, outcome)
         return sequence
 
-    def _upload(self, item: Item, name: str, position: str, outcome: Outcome) -> str:
+    def _upload(self, item: Item, position: str, outcome: Outcome) -> str:
         """Upload one recording, unless it is in the lake; returns the sequence that holds it."""
         stage = self._stage(item.sequence)
         location = item.location or self._places.find(item.sequence)
@@ -216,9 +173,9 @@ class Batch:
             if self._replaces and stage is not None:
                 self._log.info(f"deleting sequence {item.sequence} to ingest it again")
                 self._lake.sequences.delete(item.sequence)
-            progress = self._progress_to(position + name)
+            progress = self._progress_to(position + item.name)
             report = upload_recording(self._lake, path, sequence_name=item.sequence, progress=progress)
-        self._tell(report, item, name)
+        self._log_report(report, item)
         metadata = report_metadata(report)
         self._put_aside[location] = place.mark_ingested(location)
         metadata["source"] = dg.MetadataValue.text(self._put_aside[location])
@@ -244,7 +201,8 @@ class Batch:
         except (NotFoundError, StateError):
             return None
 
-    def _tell(self, report: IngestReport, item: Item, name: str) -> None:
+    def _log_report(self, report: IngestReport, item: Item) -> None:
+        name = item.name
         if report.already_ingested and report.sequence != item.sequence:
             self._log.warning(
                 f"{name}: this very recording is in the lake already, as sequence {report.sequence}; nothing uploaded"
@@ -261,46 +219,14 @@ class Batch:
         crash_points.reach("commit-event:before")
         if report.already_committed:
             self._log.info(f"sequence {sequence} is committed already")
-        outcome.events.append(partial(self._events.committed, sequence, self._commit_metadata(report)))
+        topics = self._lake.sequences.describe(sequence).topics
+        outcome.events.append(partial(self._events.committed, sequence, commit_metadata(topics, report.session)))
 
-    def _commit_metadata(self, report: CommitReport) -> Metadata:
-        topics = self._lake.sequences.describe(report.sequence).topics
-        intervals = [topic.interval for topic in topics if topic.interval is not None]
-        metadata: Metadata = {
-            "dagster/row_count": dg.MetadataValue.int(sum(topic.row_count for topic in topics)),
-            "session": dg.MetadataValue.text(report.session or "none: the recording holds no messages"),
-            "topics": dg.MetadataValue.int(len(topics)),
-            "bytes": dg.MetadataValue.int(sum(topic.total_bytes for topic in topics)),
-        }
-        if intervals:
-            start_ns = min(interval.start_ns for interval in intervals)
-            end_ns = max(interval.end_ns for interval in intervals)
-            metadata["seconds"] = dg.MetadataValue.float(round((end_ns - start_ns) / 1e9, 3))
-        return metadata
-
-    def _refuse(self, item: Item, name: str, reason: str, outcome: Outcome) -> None:
+    def _refuse(self, item: Item, reason: str, outcome: Outcome) -> None:
         # What is uploaded and may not be committed lies where uploads lie.
         moved = self._put_aside.get(item.location or "", item.location or "")
         if self._uploads and item.location is not None:
             place = self._places.of(item.location)
             if place.exists(item.location):
                 moved = place.quarantine(item.location, reason)
-        outcome.events.append(partial(self._events.refused, name, reason, moved))
-
-
-def _name_of(item: Item) -> str:
-    return item.location.rstrip("/").rpartition("/")[2] if item.location else item.sequence
-
-
-def items_of(locations: Sequence[str], places: LandingPlaces) -> list[Item]:
-    """Recordings by where they are, each to become the sequence that its name gives.
-
-    Raises:
-        BadRequestError: If one is not in a place that recordings are taken from.
-    """
-    return [Item(places.of(location).sequence_of(location.rstrip("/")), location) for location in locations]
-
-
-def describe(reasons: dict[str, str]) -> str:
-    """Names with their reasons in one text."""
-    return "; ".join(f"{quoted(name)}: {reason}" for name, reason in reasons.items())
+        outcome.events.append(partial(self._events.refused, item.name, reason, moved))

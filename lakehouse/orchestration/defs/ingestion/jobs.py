@@ -4,7 +4,8 @@ import dagster as dg
 
 from lakehouse.contracts.gate import guard
 from lakehouse.orchestration.defs.ingestion.assets import end_run, events_to, sequences, uploaded_sessions
-from lakehouse.orchestration.defs.ingestion.batch import Batch, items_of
+from lakehouse.orchestration.defs.ingestion.batch import Batch
+from lakehouse.orchestration.defs.ingestion.outcome import items_of
 from lakehouse.orchestration.landing.places import LandingPlaces
 from lakehouse.orchestration.resources import LakehouseResource
 

@@ -1,14 +1,17 @@
 """The report on a recording as metadata of an asset, what an operator asks first at the top."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from lakehouse.catalog.records import TopicRecord
 from lakehouse.orchestration.recordings.report import IngestReport, TopicReport
 
 Metadata = dict[str, dg.MetadataValue[Any]]
+NO_SESSION = "none: the recording holds no messages"
 
 
 def report_metadata(report: IngestReport) -> Metadata:
@@ -34,11 +37,27 @@ def report_metadata(report: IngestReport) -> Metadata:
         "bytes": dg.MetadataValue.int(sum(topic.total_bytes for topic in topics)),
         "topics": dg.MetadataValue.table([_topic_row(topic) for topic in topics], schema=TOPIC_TABLE),
         "sequence": dg.MetadataValue.text(report.sequence),
-        "session": dg.MetadataValue.text(report.session or "none: the recording holds no messages"),
+        "session": dg.MetadataValue.text(report.session or NO_SESSION),
         "source_files": _list(
             [f"{file.name}, {file.size:,} bytes, SHA-256 {file.sha256}" for file in report.source_files]
         ),
     }
+
+
+def commit_metadata(topics: Sequence[TopicRecord], session: str | None) -> Metadata:
+    """What a commit made visible; without a session if the recording holds no messages."""
+    intervals = [topic.interval for topic in topics if topic.interval is not None]
+    metadata: Metadata = {
+        "dagster/row_count": dg.MetadataValue.int(sum(topic.row_count for topic in topics)),
+        "session": dg.MetadataValue.text(session or NO_SESSION),
+        "topics": dg.MetadataValue.int(len(topics)),
+        "bytes": dg.MetadataValue.int(sum(topic.total_bytes for topic in topics)),
+    }
+    if intervals:
+        start_ns = min(interval.start_ns for interval in intervals)
+        end_ns = max(interval.end_ns for interval in intervals)
+        metadata["seconds"] = dg.MetadataValue.float(round((end_ns - start_ns) / 1e9, 3))
+    return metadata
 
 
 def complaints(report: IngestReport) -> list[str]:
