@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.types import DoubleType, StringType
 
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -178,3 +179,57 @@ def test_a_state_that_a_table_never_had_is_told(lakehouse: Run, at: str, reason:
     assert found.returncode == 1
     assert reason in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_columns_that_another_engine_adds_are_there_at_once_and_in_no_state_before(lake: Path, lakehouse: Run) -> None:
+    with (
+        Lakehouse.open(Settings.load(home=lake, db_url="", store_endpoint="")) as opened,
+        closing(open_sql_catalog(opened.database, opened.warehouse)) as catalog,
+    ):
+        table = catalog.load_table("imu.imu")
+        last = table.history()[-1].snapshot_id
+        with table.update_schema() as change:
+            change.add_column("label", StringType())
+            change.add_column(("acceleration", "z"), DoubleType())
+    found = lakehouse("sql", "SELECT count(*), count(label), count(acceleration.z) FROM imu.imu", "-f", "csv")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[1:] == ["30,0,0"]
+    found = lakehouse("sql", f"SELECT label FROM imu.imu AT (VERSION => {last})")
+    assert found.returncode == 1
+    assert "label" in found.stderr
+
+
+def test_columns_that_another_engine_renames_keep_their_values(lake: Path, lakehouse: Run) -> None:
+    with (
+        Lakehouse.open(Settings.load(home=lake, db_url="", store_endpoint="")) as opened,
+        closing(open_sql_catalog(opened.database, opened.warehouse)) as catalog,
+        catalog.load_table("imu.imu").update_schema() as change,
+    ):
+        change.rename_column("acceleration.y", "sideways")
+    found = lakehouse("sql", "SELECT count(*) FROM imu.imu WHERE acceleration.sideways >= 10", "-f", "csv")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[1:] == ["20"]
+
+
+def test_a_table_as_it_was_takes_an_alias_before_its_at(lake: Path, lakehouse: Run) -> None:
+    with (
+        Lakehouse.open(Settings.load(home=lake, db_url="", store_endpoint="")) as opened,
+        closing(open_sql_catalog(opened.database, opened.warehouse)) as catalog,
+    ):
+        first, second, _ = catalog.load_table("imu.imu").history()
+    found = lakehouse(
+        "sql",
+        "SELECT count(DISTINCT old.sequence) AS old, count(DISTINCT late.sequence) AS late "
+        f"FROM imu.imu old AT (VERSION => {first.snapshot_id}) "
+        f"RIGHT JOIN imu.imu AS late AT (VERSION => {second.snapshot_id}) ON late.sequence = old.sequence",
+        *("-f", "csv"),
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[1:] == ["1,2"]
+
+
+@pytest.mark.usefixtures("lake")
+def test_a_table_as_it_was_is_named_with_its_namespace(lakehouse: Run) -> None:
+    found = lakehouse("sql", "SELECT * FROM imu AT (VERSION => 12)")
+    assert found.returncode == 1
+    assert "imu: AT takes a table with its namespace" in found.stderr

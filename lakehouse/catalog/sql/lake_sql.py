@@ -19,6 +19,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError, RESTError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+from pyiceberg.schema import index_name_by_id
 from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
@@ -112,14 +113,19 @@ class LakeSql:
         return Statement(connection, sql, tuple(files))
 
     def _dataset(self, table: "_TableState", tasks: list[FileScanTask]) -> ds.Dataset:
-        """The rows of some data files; those of files with deleted rows are read at once, without these rows."""
-        plain = [task for task in tasks if not task.delete_files]
+        """The rows of some data files.
+
+        Those of files with deleted rows are read at once, without these rows; so are those of tables whose columns
+        have changed names, as Arrow finds the columns of files by name, PyIceberg by their ids.
+        """
+        by_name = table.keeps_names
+        plain = [task for task in tasks if by_name and not task.delete_files]
         fragments = [
             self._warehouse.fragment(_FORMAT, task.file.file_path, task.file.file_size_in_bytes) for task in plain
         ]
         schema = table.schema
         parts: list[ds.Dataset] = [ds.FileSystemDataset(fragments, schema, _FORMAT, self._warehouse.file_system)]
-        changed = [task for task in tasks if task.delete_files]
+        changed = [task for task in tasks if not by_name or task.delete_files]
         if changed:
             scan = ArrowScan(table.table.metadata, table.table.io, table.scan.projection(), AlwaysTrue())
             parts.append(ds.dataset(scan.to_table(changed).cast(schema)))
@@ -164,19 +170,28 @@ class _TableState:
 
     Attributes:
         snapshot: None if it is empty.
+        is_past: Whether this snapshot was asked for; its columns are those of its time.
     """
 
     name: str
     table: Table
     snapshot: Snapshot | None
+    is_past: bool = False
 
     @property
     def scan(self) -> DataScan:
-        return self.table.scan(snapshot_id=self.snapshot.snapshot_id if self.snapshot else None)
+        # Named, even the last snapshot lacks the columns that were added after it. The table in hand does not move.
+        return self.table.scan(snapshot_id=self.snapshot.snapshot_id if self.snapshot and self.is_past else None)
 
     @cached_property
     def schema(self) -> pa.Schema:
         return schema_to_pyarrow(self.scan.projection(), include_field_ids=False)
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether no column has ever had another name, and no name has gone to another column."""
+        names = {item for schema in self.table.schemas().values() for item in index_name_by_id(schema).items()}
+        return len({field_id for field_id, _ in names}) == len({name for _, name in names}) == len(names)
 
     @property
     def data_files(self) -> int:
@@ -197,7 +212,7 @@ def _load(catalog: Catalog, name: TableName, past: PastTable | None) -> _TableSt
     found = _snapshot(table, past)
     if found is None:
         raise NotFoundError("snapshot", f"{wanted} at {past.version or past.moment}")
-    return _TableState(wanted, table, found)
+    return _TableState(wanted, table, found, is_past=True)
 
 
 def _snapshot(table: Table, past: PastTable) -> Snapshot | None:

@@ -86,13 +86,15 @@ def without_past(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, 
     DuckDB understands `AT` of tables that it keeps itself only.
 
     Raises:
-        BadRequestError: If what follows AT is neither a version nor a moment.
+        BadRequestError: If what follows AT is neither a version nor a moment, or what precedes it has no namespace.
     """
     tree = _parsed(connection, sql)
     past: dict[TableName, PastTable] = {}
     for node in _nodes(tree):
         if node.get("type") == "BASE_TABLE" and (clause := node.get("at_clause")):
             table = TableName(node["schema_name"], node["table_name"])
+            if not table.namespace:
+                raise BadRequestError(f"{table.name}: AT takes a table with its namespace, as in imu.imu_front")
             own = table._replace(name=f"{table.name} at {len(past)}")
             past[own] = _past_table(connection, table, clause)
             node["at_clause"] = None
