@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,7 @@ def query(
     `FIELD exists`, `FIELD missing`. Elements of lists: `Joy.axes[0]`, `[?]` for any, `[!]` for all.
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
-    from lakehouse.catalog.errors import BadRequestError
+    from lakehouse.catalog.errors import BadRequestError, LakehouseError
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.query.explain import Explanation
     from lakehouse.catalog.settings import Settings
@@ -84,7 +85,10 @@ def query(
     explanation = Explanation() if explain else None
     with Lakehouse.open(Settings.load()) as lake:
         found = lake.query(asked, explanation)
-        hints = [] if found else lake.queries.hints(asked)
+        hints: list[str] = []
+        # They read the lake again: whatever fails there must not take the answer with it.
+        with suppress(LakehouseError):
+            hints = [] if found else lake.queries.hints(asked)
         findings = lake.queries.audit(asked, sample=audit, seed=random.randrange(1 << 32)) if audit else None
     if as_json:
         typer.echo(json.dumps(_as_dict(found, explanation) | _audit_as_dict(findings), indent=2))

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lakehouse.catalog.errors import BadRequestError
+from lakehouse.catalog.errors import BadRequestError, StorageError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.query.engine import QueryEngine
 from lakehouse.catalog.settings import Settings
 from lakehouse.cli.conditions import parse_conditions
 from tests.cli.conftest import Outcome, Run
@@ -117,6 +118,18 @@ def test_machine_readable_answers_hold_times_and_counts(lakehouse: Run) -> None:
     assert explanation["files_considered"] == 4
     assert explanation["files_opened"] == 1
     assert sum(explanation["files_excluded"].values()) == 3
+
+
+@pytest.mark.usefixtures("drives")
+def test_an_answer_does_not_depend_on_its_hints(lakehouse: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[str]:
+        raise StorageError("the database failed")
+
+    monkeypatch.setattr(QueryEngine, "hints", fail)
+    result = lakehouse("query", "--tag", "IMV", "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout) == {"items": []}
+    assert result.stderr == ""
 
 
 @pytest.mark.usefixtures("drives")
