@@ -11,15 +11,19 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from lakehouse.catalog.commits.committer import TableChange
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES
+from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, leases, orphan_files, sequences, sessions, topics
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry, data_file_uri
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord
-from lakehouse.catalog.iceberg.sql_catalog import insert_pointer, open_sql_catalog
+from lakehouse.catalog.iceberg.sql_catalog import SqlTableCatalog, insert_pointer, open_sql_catalog
+from lakehouse.catalog.iceberg.staging import StagedTable
+from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
+from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTable
 from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
@@ -166,6 +170,54 @@ def test_metadata_files_outlive_their_snapshots_by_the_minimum_age(lake: SmallLa
     stock = lake.stock_table(table.identifier)
     for snapshot in stock.snapshots():
         assert stock.scan(snapshot_id=snapshot.snapshot_id).to_arrow().num_rows > 0
+
+
+class CatalogElsewhere(SqlTableCatalog):
+    """Moves pointers in transactions of its own, as catalogs over the network do; expiries fail when it is told so."""
+
+    shares_transactions = False
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.failures: list[Exception] = []
+
+    def commit(self, connection: Connection | None, files: TableFiles, staged: StagedTable) -> None:
+        if self.failures and staged.snapshot is None:
+            raise self.failures.pop(0)
+        with self.database.transaction() as own:
+            super().commit(own, files, staged)
+
+
+def test_an_expiry_that_failed_does_not_shorten_the_time_of_readers(lake: SmallLake) -> None:
+    catalog = CatalogElsewhere(lake.database)
+    settings = with_settings(lake, snapshots_to_keep=4, snapshot_min_age=60)
+    upkeep = Upkeep(lake.database, TableFiles(lake.warehouse, catalog=catalog), lake.committer, settings)
+    table = lake.table()
+    for number in range(10):
+        lake.append(table, f"drive-{number}")
+    catalog.failures = [CatalogUncertainError()]
+    started_ns = time.time_ns()
+    with pytest.raises(StorageError):
+        upkeep.maintain(table.identifier, now_ns=lambda: started_ns)
+    assert marks(lake)
+    assert upkeep.maintain(table.identifier, now_ns=lambda: started_ns + 50 * 10**9).expired_snapshots > 0
+    marked = marks(lake)
+    assert upkeep.purge_metadata(started_ns + 70 * 10**9).purged_metadata_files == 0
+    assert marked <= lake.stored(table.location, "metadata")
+    assert upkeep.purge_metadata(started_ns + 111 * 10**9).purged_metadata_files == len(marked)
+
+
+def test_an_expiry_that_others_always_came_before_leaves_no_marks(lake: SmallLake) -> None:
+    catalog = CatalogElsewhere(lake.database)
+    settings = with_settings(lake, snapshots_to_keep=4, snapshot_min_age=60)
+    upkeep = Upkeep(lake.database, TableFiles(lake.warehouse, catalog=catalog), lake.committer, settings)
+    table = lake.table()
+    for number in range(10):
+        lake.append(table, f"drive-{number}")
+    catalog.failures = [CatalogConflictError() for _ in range(20)]
+    assert upkeep.maintain(table.identifier).expired_snapshots == 0
+    assert len(catalog.failures) < 20
+    assert not marks(lake)
 
 
 def test_maintenance_beside_writers_of_other_processes_loses_nothing(

@@ -22,6 +22,13 @@ def mark(connection: Connection, uris: Iterable[str], at_ns: int) -> int:
     return marked
 
 
+def mark_anew(connection: Connection, uris: Iterable[str], at_ns: int) -> None:
+    """Mark files as of this time, whatever marks somebody left on them while they were in use."""
+    pending = sorted(set(uris))
+    unmark(connection, pending)
+    mark(connection, pending, at_ns)
+
+
 def unmark(connection: Connection, uris: Iterable[str]) -> None:
     """Forget marks: the files are gone, or in use again."""
     for batch in _batches(sorted(set(uris))):

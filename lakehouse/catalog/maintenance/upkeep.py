@@ -6,7 +6,7 @@ again on what it left, or next time.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from lakehouse.catalog import crash_points
 from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
-from lakehouse.catalog.control_plane.orphan_marks import mark, metadata_files_marked_before, unmark
+from lakehouse.catalog.control_plane.orphan_marks import mark_anew, metadata_files_marked_before, unmark
 from lakehouse.catalog.errors import LakehouseError, StorageError
 from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable
@@ -194,7 +194,7 @@ class Upkeep:
                     return len(expired)
         return 0
 
-    def _swap(self, staged: StagedTable, left_behind: Iterable[str], at_ns: int = 0) -> bool:
+    def _swap(self, staged: StagedTable, left_behind: Collection[str], at_ns: int = 0) -> bool:
         catalog, warehouse = self._files.catalog, self._files.warehouse
         warehouse.make_durable(*staged.written, *catalog.write_metadata(self._files, staged, {}))
         crash_points.reach("maintenance-swap:before")
@@ -202,19 +202,29 @@ class Upkeep:
             if catalog.shares_transactions:
                 with self._database.transaction() as connection:
                     catalog.commit(connection, self._files, staged)
-                    mark(connection, left_behind, at_ns)
+                    mark_anew(connection, left_behind, at_ns)
             else:
-                # Marked before, for whoever dies after it: what is still in use when marks are due stays.
+                # Marked before, for whoever dies after it: what is still in use when marks are due stays. Marked anew,
+                # as an attempt that failed may have left marks: readers get their time from now on.
                 with self._database.transaction() as connection:
-                    mark(connection, left_behind, at_ns)
+                    mark_anew(connection, left_behind, at_ns)
                 catalog.commit(None, self._files, staged)
         except CatalogConflictError:
             warehouse.discard(staged.everything)
+            if left_behind and not catalog.shares_transactions:
+                self._unmark_in_use(staged.identifier, left_behind)
             return False
         except CatalogUncertainError as error:
             raise StorageError("the catalog failed while a table was maintained") from error
         crash_points.reach("maintenance-swap:after")
         return True
+
+    def _unmark_in_use(self, identifier: str, marked: Collection[str]) -> None:
+        """Take back marks, except those on what another maintainer has left behind meanwhile."""
+        document = self.document(identifier)
+        in_use = set() if document is None else referenced_metadata(self._files, document).intersection(marked)
+        with self._database.transaction() as connection:
+            unmark(connection, in_use)
 
 
 @contextmanager
