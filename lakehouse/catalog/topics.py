@@ -1,5 +1,6 @@
 """Topics: one stream of one ontology type, filled by exactly one upload."""
 
+import logging
 import time
 import uuid
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog import crash_points
@@ -22,6 +23,7 @@ from lakehouse.catalog.errors import (
     NotFoundError,
     PermissionDeniedError,
     StateError,
+    StorageError,
     UnsupportedSchemaError,
     quoted,
 )
@@ -33,6 +35,8 @@ from lakehouse.catalog.writing.encoder_pool import EncoderPool
 from lakehouse.catalog.writing.memory_budget import UploadBudget
 from lakehouse.catalog.writing.uploads import TopicUpload, UploadLimits, UploadResult, UploadTarget
 from lakehouse.ontology.arrow_iceberg import StoragePlan, UnsupportedTypeError, parquet_schema, plan_storage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,11 @@ class Upload:
 
         Raises:
             NotFoundError: If the topic was deleted meanwhile; its rows are gone.
+            StateError: If another engine dropped the table meanwhile: no session with these rows could be finalized.
             StorageError: If the rows cannot be stored.
         """
         result = self._writer.finish()
+        self._check_table()
         try:
             self._record(result)
         except NotFoundError:
@@ -258,6 +264,26 @@ class Upload:
                 .values(table_identifier=None)
             )
         self._tables.drop_if_unused(self._table.identifier)
+
+    def _check_table(self) -> None:
+        # Outside the transaction, as a catalog may be asked over the network.
+        try:
+            if self._tables.is_where_it_was(self._table):
+                return
+        except StorageError as error:
+            # The rows are safe, and finalizing asks again: no reason to throw them away.
+            logger.warning("table %s could not be looked at: %s", self._table.identifier, error)
+            return
+        with self._database.snapshot() as connection:
+            uploading = select(topics.c.table_identifier).where(
+                topics.c.id == self.topic.id, topics.c.state == TopicState.UPLOADING
+            )
+            if connection.scalar(uploading) is None:
+                raise NotFoundError("topic", self.topic.locator)  # its table went with it
+        raise StateError(
+            f"table {self._table.identifier} was dropped or made anew during the upload of topic "
+            f"{quoted(self.topic.locator)}: delete the topic and upload it again"
+        )
 
     def _record(self, result: UploadResult) -> None:
         crash_points.reach("topic-record:before")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqlalchemy import delete, select
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.schema import notifications, sequences
-from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError
+from lakehouse.catalog.errors import BadRequestError, LakehouseError, NotFoundError, StateError, StorageError
+from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.iceberg.tables import TopicTable, TopicTables
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import MAX_TAG_LENGTH, TopicLocator
@@ -144,3 +146,46 @@ def test_a_note_on_what_is_just_being_deleted_is_not_found(lakehouse: Lakehouse)
     assert [type(error) for error in errors] == [NotFoundError]
     with lakehouse.database.snapshot() as connection:
         assert connection.execute(select(notifications)).all() == []
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_rows_whose_table_another_engine_dropped_are_not_acknowledged(lakehouse: Lakehouse, made_anew: bool) -> None:
+    lakehouse.sequences.create("drive", {})
+    session = lakehouse.sessions.create("drive")
+    locator = TopicLocator("drive", "imu")
+    topic = lakehouse.topics.create(session.uuid, locator, "default", "IMU")
+    with lakehouse.topics.begin_upload(locator, topic, NUMBERS) as upload:
+        upload.write(pa.RecordBatch.from_pylist([{"timestamp_ns": 1, "value": 1.0}], NUMBERS))
+        with closing(open_sql_catalog(lakehouse.database, lakehouse.warehouse)) as engine:
+            schema = engine.load_table("imu.imu").schema()
+            engine.drop_table("imu.imu")
+            if made_anew:
+                engine.create_table("imu.imu", schema)
+        with pytest.raises(StateError, match="was dropped or made anew"):
+            upload.finish()
+    lakehouse.topics.delete(locator)
+    topic = lakehouse.topics.create(session.uuid, locator, "default", "IMU")
+    with lakehouse.topics.begin_upload(locator, topic, NUMBERS) as upload:
+        upload.write(pa.RecordBatch.from_pylist([{"timestamp_ns": 1, "value": 1.0}], NUMBERS))
+        upload.finish()
+    lakehouse.sessions.finalize(session.uuid)
+    assert sum(batch.num_rows for batch in lakehouse.reader.read(lakehouse.topics.get(locator))) == 1
+
+
+def test_rows_are_acknowledged_though_their_table_cannot_be_looked_at(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.sequences.create("drive", {})
+    session = lakehouse.sessions.create("drive")
+    locator = TopicLocator("drive", "imu")
+    topic = lakehouse.topics.create(session.uuid, locator, "default", "IMU")
+
+    def unreachable(*_: object) -> bool:
+        raise StorageError("the catalog cannot be reached")
+
+    with lakehouse.topics.begin_upload(locator, topic, NUMBERS) as upload, monkeypatch.context() as failing:
+        failing.setattr(TopicTables, "is_where_it_was", unreachable)
+        upload.write(pa.RecordBatch.from_pylist([{"timestamp_ns": 1, "value": 1.0}], NUMBERS))
+        upload.finish()
+    lakehouse.sessions.finalize(session.uuid)
+    assert sum(batch.num_rows for batch in lakehouse.reader.read(lakehouse.topics.get(locator))) == 1

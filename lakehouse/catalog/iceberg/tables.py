@@ -112,6 +112,19 @@ class TopicTables:
         location = self._files.catalog.hold(connection, table.identifier)
         return location is not None and self._files.document(location).fields["table-uuid"] == table.uuid
 
+    def is_where_it_was(self, table: TopicTable) -> bool:
+        """Whether this very table still exists, in the same place.
+
+        Raises:
+            StorageError: If the catalog, the database or the warehouse fails.
+        """
+        with self._database.snapshot() as connection:
+            location = self._files.catalog.locations(connection, [table.identifier]).get(table.identifier)
+        if location is None:
+            return False
+        document = self._files.document(location)
+        return document.fields["table-uuid"] == table.uuid and document.location == table.location
+
     def drop_if_unused(self, identifier: str) -> bool:
         """Drop a topic table that never held a row and has no topic. Its files are marked for orphan cleanup.
 
