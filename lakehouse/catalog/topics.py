@@ -163,7 +163,7 @@ class Topics:
         Raises:
             NotFoundError: If there is no such topic.
             PermissionDeniedError: If the UUID is not the topic's.
-            StateError: If an upload has begun or ended before.
+            StateError: If an upload has begun or ended before, or the session is not open.
             UnsupportedSchemaError: If the schema lacks `timestamp_ns` or holds a type that cannot be stored losslessly.
         """
         topic_uuid = parse_uuid(topic_uuid)
@@ -187,7 +187,15 @@ class Topics:
                     continue  # an unused table was dropped between the two steps: make it again
                 claimed = connection.execute(
                     update(topics)
-                    .where(topics.c.id == topic.id, topics.c.state == TopicState.EMPTY)
+                    .where(
+                        topics.c.id == topic.id,
+                        topics.c.state == TopicState.EMPTY,
+                        topics.c.session_id.in_(
+                            select(sessions.c.id).where(
+                                sessions.c.id == topic.session_id, sessions.c.state == SessionState.OPEN
+                            )
+                        ),
+                    )
                     .values(
                         state=TopicState.UPLOADING,
                         arrow_schema=arrow_schema,
@@ -197,7 +205,10 @@ class Topics:
                 )
                 if claimed.rowcount == 1:
                     return table
-            _check_empty(self.get(topic.locator))
+            current = self.get(topic.locator)
+            _check_empty(current)
+            if current.uuid == topic.uuid:
+                raise StateError(f"topic {quoted(topic.locator)} takes no upload: its session is not open any more")
             raise NotFoundError("topic", topic.locator)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from lakehouse.catalog.errors import ContractBreachError, ContractError, QuarantinedError, quoted, shorten
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.records import SessionRecord
+from lakehouse.catalog.records import SessionRecord, TopicState
 from lakehouse.contracts import results
 from lakehouse.contracts.findings import Finding, Verdict
 from lakehouse.contracts.judging import PlainJudge
@@ -49,34 +49,39 @@ class ContractGate:
         """Judge a session, and record the verdicts.
 
         Returns:
-            The ids of its topics.
+            The ids of those topics that were uploaded when it was judged.
 
         Raises:
             ContractBreachError: If it breaks a rule of severity error, or cannot be judged as a contract file cannot be
                 read; a `QuarantinedError` if it was put in quarantine for that.
+            CommitConflictError: If it has other topics than those judged, and was to be put in quarantine.
             StorageError: If database or warehouse fail.
         """
         with self._places:
             subjects = list(subjects_of_sessions(self._lake, [str(session.locator)]))
+            # Others may have come since the session was found to be whole: their rows are not looked at.
+            judged = [
+                topic.id for subject in subjects for topic in subject.topics if topic.state is TopicState.FINALIZED
+            ]
             library = ContractLibrary.load(self._lake.settings.contracts_path)
             try:
                 # A rule that cannot be read may be the one that would have refused.
                 raise_problems(library.problems)
             except ContractError as error:
-                self._refuse(session, f"cannot be judged: {error.message}")
+                self._refuse(session, judged, f"cannot be judged: {error.message}")
             report = Validator(self._lake, library, PlainJudge()).validate(subjects, self._run_id)
         results.record(self._lake.system_tables, report)
         failed = [finding for finding in report.findings if finding.verdict is Verdict.FAILED]
         if failed:
-            self._refuse(session, f"breaks its contracts: {_reasons(failed)}")
-        return [topic.id for subject in subjects for topic in subject.topics]
+            self._refuse(session, judged, f"breaks its contracts: {_reasons(failed)}")
+        return judged
 
-    def _refuse(self, session: SessionRecord, reason: str) -> None:
+    def _refuse(self, session: SessionRecord, judged: Collection[int], reason: str) -> None:
         reason = shorten(reason, _LONGEST_REASON)
         text = f"session {quoted(session.locator)} {reason}"
         if self._policy == "refuse":
             raise ContractBreachError(text)
-        self._lake.quarantine.put(session.locator, reason)
+        self._lake.quarantine.put(session.locator, reason, judged)
         raise QuarantinedError(f"{text}; it is in quarantine until an operator releases or discards it")
 
 

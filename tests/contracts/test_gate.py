@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from lakehouse.catalog.audit import latest_entries
+from lakehouse.catalog.control_plane.schema import sessions
 from lakehouse.catalog.errors import CommitConflictError, ContractBreachError, QuarantinedError, StateError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.records import SessionRecord, SessionState
+from lakehouse.catalog.records import SessionRecord, SessionState, TopicState
 from lakehouse.catalog.settings import Settings
 from lakehouse.contracts.gate import ContractGate, Policy, guard
 from tests.catalog.test_metadata_tables import names
@@ -144,6 +146,59 @@ def test_what_was_not_judged_is_not_committed(lake: Lakehouse) -> None:
     assert state(lake) is SessionState.FINALIZED
 
 
+def test_a_topic_that_comes_after_the_session_was_found_whole_is_not_committed_unjudged(shared: Lakehouse) -> None:
+    session = record_sequence(shared, "drive", {"ok": ("IMU", imu_table(imu_rows(5)))}, finalize=False)
+    gate = ContractGate(shared, "quarantine")
+    locator, rows = TopicLocator("drive", "imu"), imu_table(imu_rows(200))
+
+    def slipping_in(judged: SessionRecord) -> list[int]:
+        topic = shared.topics.create(session.uuid, locator, "default", "IMU")
+        found = list(gate(judged))
+        with shared.topics.begin_upload(locator, topic, rows.schema) as writer:
+            writer.write(rows.to_batches()[0])
+            writer.finish()
+        return found
+
+    shared.sessions.admission = slipping_in
+    with pytest.raises(CommitConflictError, match="other topics than when it was judged"):
+        shared.sessions.finalize(session.uuid)
+    assert state(shared) is SessionState.OPEN
+    guard(shared, "quarantine")
+    with pytest.raises(QuarantinedError, match=REASON):
+        shared.sessions.finalize(session.uuid)
+
+
+def test_only_what_is_whole_and_was_judged_goes_into_quarantine(shared: Lakehouse) -> None:
+    session = uploaded(shared)
+    imu = shared.topics.get(TopicLocator("drive", "imu"))
+    locator, rows = TopicLocator("drive", "late"), imu_table(imu_rows(5))
+    topic = shared.topics.create(session.uuid, locator, "default", "IMU")
+    with pytest.raises(CommitConflictError, match="not uploaded"):
+        shared.quarantine.put(session.locator, "too loud", [imu.id])
+    with shared.topics.begin_upload(locator, topic, rows.schema) as writer:
+        writer.write(rows.to_batches()[0])
+        with pytest.raises(CommitConflictError, match="not uploaded"):
+            shared.quarantine.put(session.locator, "too loud")
+        writer.finish()
+    with pytest.raises(CommitConflictError, match="others than when it was judged"):
+        shared.quarantine.put(session.locator, "too loud", [imu.id])
+    assert state(shared) is SessionState.OPEN
+    shared.quarantine.put(session.locator, "too loud", [imu.id, shared.topics.get(locator).id])
+    assert state(shared) is SessionState.QUARANTINED
+
+
+def test_nothing_is_uploaded_into_a_session_that_is_sealed(shared: Lakehouse) -> None:
+    session = uploaded(shared)
+    locator, schema = TopicLocator("drive", "late"), imu_table(imu_rows(5)).schema
+    topic = shared.topics.create(session.uuid, locator, "default", "IMU")
+    with shared.database.transaction() as connection:
+        sealed = update(sessions).where(sessions.c.uuid == session.uuid).values(state=SessionState.QUARANTINED)
+        connection.execute(sealed)
+    with pytest.raises(StateError, match="its session is not open any more"):
+        shared.topics.begin_upload(locator, topic, schema)
+    assert shared.topics.get(locator).state is TopicState.EMPTY
+
+
 def test_a_session_that_is_not_ready_is_not_judged(lake: Lakehouse) -> None:
     guard(lake, "quarantine")
     lake.sequences.create("drive", {})
@@ -167,6 +222,18 @@ def test_every_step_is_in_the_audit_log(lake: Lakehouse) -> None:
     assert entries[1].details == entries[2].details == {"reason": "too loud"}
     with pytest.raises(StateError, match="is finalized"):
         lake.quarantine.put(session.locator, "too late")
+
+
+def test_a_release_that_fails_is_not_in_the_audit_log(shared: Lakehouse) -> None:
+    session = uploaded(shared)
+    shared.quarantine.put(session.locator, "too loud")
+    shared.topics.delete(TopicLocator("drive", "imu"))
+    with pytest.raises(StateError, match="is empty"):
+        shared.quarantine.release(session.locator)
+    assert state(shared) is SessionState.QUARANTINED
+    with shared.database.snapshot() as connection:
+        entries = latest_entries(connection, limit=10)
+    assert "session_release" not in [each.operation for each in entries]
 
 
 def test_a_gate_never_loads_great_expectations(lake: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from threading import Event
 
@@ -39,20 +39,28 @@ class Finalization:
         self._committer = committer
         self._metadata_tables = metadata_tables
 
-    def finalize(self, session_uuid: str, *, judged: Collection[int] | None = None, releases: bool = False) -> None:
+    def finalize(
+        self,
+        session_uuid: str,
+        *,
+        judged: Collection[int] | None = None,
+        releases: bool = False,
+        released: Callable[[Connection], None] = lambda _connection: None,
+    ) -> None:
         """See `Sessions.finalize`.
 
         Args:
             session_uuid: The session.
             judged: Ids of the topics that were judged before: the session must hold these and no others.
             releases: Whether it may be in quarantine.
+            released: Called in the transaction that takes it out of quarantine.
         """
         actor = audit.current_actor()
         self._finish_deletions(session_uuid)
         announced = Event()
 
         def prepare() -> CommitPlan:
-            plan = self._prepare(session_uuid, actor, judged, releases)
+            plan = self._prepare(session_uuid, actor, judged, releases, released)
 
             def announce(connection: Connection) -> None:
                 plan.announce(connection)
@@ -98,7 +106,12 @@ class Finalization:
             self._deletion.finish_interrupted(sequence)
 
     def _prepare(
-        self, session_uuid: str, actor: audit.Actor, judged: Collection[int] | None, releases: bool
+        self,
+        session_uuid: str,
+        actor: audit.Actor,
+        judged: Collection[int] | None,
+        releases: bool,
+        released: Callable[[Connection], None],
     ) -> CommitPlan:
         with self._database.snapshot() as connection:
             session, members, announced_ns = _read(connection, session_uuid)
@@ -123,6 +136,8 @@ class Finalization:
                 raise CommitConflictError("a deletion in the same sequence is not through yet; try again")
             published.check(connection)
             _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns, releases)
+            if session.state is SessionState.QUARANTINED:
+                released(connection)
 
         def apply(connection: Connection) -> None:
             published.check(connection)
@@ -189,6 +204,9 @@ def _mark_committing(
     connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int, releases: bool
 ) -> None:
     before = [SessionState.OPEN, SessionState.COMMITTING, *([SessionState.QUARANTINED] if releases else [])]
+    if session.state is SessionState.QUARANTINED:
+        # Of several who release it, one does.
+        before = [SessionState.QUARANTINED]
     # The session's row first: it orders this against topic_create, deletes and another finalize.
     marked = connection.execute(
         update(sessions)
@@ -196,6 +214,9 @@ def _mark_committing(
         .values(state=SessionState.COMMITTING, completed_at_ns=completed_at_ns, quarantine_reason=None)
     )
     if marked.rowcount != 1:
+        state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
+        if state == SessionState.COMMITTING:
+            raise StalePlanError
         raise _no_longer_open(connection, session)
     current = connection.execute(select(topics.c.id).where(topics.c.session_id == session.id)).scalars().all()
     if set(current) != planned_topics:
