@@ -12,6 +12,7 @@ from pyiceberg.table import Table
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES, MetadataTables
+from lakehouse.catalog.control_plane.rows import to_json
 from lakehouse.catalog.iceberg.row_changes import FILES_PER_SIZE_CLASS, merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -211,6 +212,17 @@ def test_two_processes_that_finalize_the_first_sessions_of_a_sequence_list_it_on
     finalization_through(lakehouse, tables).finalize(mine.uuid)
     assert names(lakehouse, "sequences") == ["drive"]
     assert names(lakehouse, "topics") == ["drive/a", "drive/b"]
+
+
+def test_metadata_that_are_replaced_while_another_session_is_finalized_are_published(
+    lakehouse: Lakehouse, rival: Lakehouse
+) -> None:
+    lakehouse.sequences.create("drive", {"driver": "ann"})
+    session = record_session(lakehouse, "drive", "a")
+    tables = _Overtaken(lakehouse, lambda: rival.sequences.replace_metadata("drive", {"driver": "bob"}))
+    finalization_through(lakehouse, tables).finalize(session.uuid)
+    (row,) = rows(lakehouse, "sequences")
+    assert row["user_metadata"] == '{"driver": "bob"}' == to_json(lakehouse.sequences.get("drive").user_metadata)
 
 
 def test_a_sequence_stays_listed_while_one_process_finalizes_and_another_deletes(

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, exists, select
 
 from lakehouse.catalog.commits.committer import StalePlanError, TableChange
 from lakehouse.catalog.control_plane.database import Database
-from lakehouse.catalog.control_plane.rows import to_json
+from lakehouse.catalog.control_plane.rows import find_sequence, to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.row_changes import RowChange
@@ -188,7 +188,14 @@ class MetadataTables:
             for identifier, found in rows.items()
             if found
         ]
-        return MetadataPlan(changes, _check_alone(session.locator, is_alone))
+        check_alone = _check_alone(session.locator, is_alone)
+
+        def check(connection: Connection) -> None:
+            check_alone(connection)
+            if is_alone:
+                _check_unchanged(connection, sequence)
+
+        return MetadataPlan(changes, check)
 
     def retract(self, kind: str, name: str) -> MetadataPlan:
         """The changes that go with deleting a sequence, session or topic.
@@ -266,6 +273,13 @@ def _check_alone(
             raise StalePlanError
 
     return check
+
+
+def _check_unchanged(connection: Connection, sequence: SequenceRecord) -> None:
+    """Until something of a sequence is published its metadata may be replaced; the lock orders this against that."""
+    current = find_sequence(connection, sequence.name, lock=True)
+    if current is None or to_json(current.user_metadata) != to_json(sequence.user_metadata):
+        raise StalePlanError
 
 
 def _published(identifier: str, key: str, rows: list[dict[str, Any]], replaced: dict[str, str]) -> TableChange:
