@@ -7,7 +7,8 @@ import hashlib
 import html
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class DataDocs:
         expectations = []
         for finding in findings:
             for each in _measures(finding):
-                column = _plain(f"{finding.subject} {finding.rule.id}: {each.expectation.column}")
+                column = _unused(_plain(f"{finding.subject} {finding.rule.id}: {each.expectation.column}"), columns)
                 columns[column] = [each.value]
                 notes = html.escape(f"{finding.verdict}. Expected: {finding.expected}. Observed: {finding.observed}")
                 severity = _SEVERITIES[finding.rule.severity]
@@ -102,6 +103,12 @@ def _measures(finding: Finding) -> Iterator[Measure]:
 def _plain(text: str) -> str:
     """Without what means something in templates and pages."""
     return re.sub(r"[^\w./:% -]", "_", text)
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """With a number where another has become the same."""
+    numbered = (f"{name} {number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if each not in taken)
 
 
 def _name(sequence: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.contracts.data_docs import DataDocs
+from lakehouse.contracts.data_docs import DataDocs, _plain, _unused
 from lakehouse.contracts.judging import Judge
 from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects
@@ -36,3 +36,10 @@ def test_a_site_shows_every_verdict_and_runs_nothing_that_is_in_the_data(
     assert "alert(1)" in words
     assert not [page for page in (tmp_path / "docs").rglob("*.html") if "<script>alert" in page.read_text()]
     assert len(list((tmp_path / "docs" / "validations" / "good").rglob("*.html"))) == 1
+
+
+def test_names_that_become_the_same_get_a_number() -> None:
+    columns: dict[str, int] = {}
+    for name in ("a(b", "a[b", "a b", "a{b"):
+        columns[_unused(_plain(name), columns)] = 1
+    assert list(columns) == ["a_b", "a_b 2", "a b", "a_b 3"]
