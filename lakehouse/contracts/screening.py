@@ -20,7 +20,45 @@ def can_screen(kind: str, arguments: Mapping[str, Any], *, of_text: bool) -> boo
     """Whether an expectation with these arguments, about texts or about numbers, is one that is known here."""
     if kind not in _SCREENS or not set(arguments) <= _SCREENS[kind][0]:
         return False
-    return kind not in (_ONLY_OF_NUMBERS if of_text else _ONLY_OF_TEXTS)
+    if kind in (_ONLY_OF_NUMBERS if of_text else _ONLY_OF_TEXTS):
+        return False
+    if not all(_has_type_known(name, value, of_text=of_text) for name, value in arguments.items()):
+        return False
+    # Without any limit there it is an error.
+    return _SCREENS[kind][0] != _LIMITS or any(arguments.get(name) is not None for name in ("min_value", "max_value"))
+
+
+def _has_type_known(name: str, value: Any, *, of_text: bool) -> bool:
+    if name in ("strict_min", "strict_max"):
+        return isinstance(value, bool)
+    if name == "regex":
+        return isinstance(value, str) and _is_regex(value)
+    if name == "value_set":
+        is_known = _is_text if of_text else _is_double
+        return isinstance(value, list | tuple | set | frozenset) and all(map(is_known, value))
+    return _is_double(value) or (value is None and name != "value")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_double(value: Any) -> bool:
+    """Whether it is a number that can be compared with doubles as it is: whole ones above 2^53 may not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return float(value) == value
+    except OverflowError:
+        return False
+
+
+def _is_regex(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def failing_rows(kind: str, arguments: Mapping[str, Any], values: Values) -> npt.NDArray[np.int64]:

@@ -15,11 +15,13 @@ LENGTHS = "expect_column_value_lengths_to_be_between"
 
 
 def number_questions() -> list[tuple[str, dict[str, Any]]]:
-    limits = [
+    limits: list[dict[str, Any]] = [
         {"min_value": -1.0},
         {"max_value": 1.0},
         {"min_value": -1.0, "max_value": 1.0},
         {"min_value": 0, "max_value": 0},
+        {"min_value": None, "max_value": 1},
+        {"min_value": 2**53},
     ]
     flags: list[dict[str, bool]] = [
         {},
@@ -66,6 +68,40 @@ def test_every_expectation_that_contracts_may_name_is_known() -> None:
     assert asked == set(GreatExpectation.ALLOWED)
     assert not can_screen(BETWEEN, {"min_value": 1, "mostly": 0.5}, of_text=False)
     assert not can_screen(BETWEEN, {"min_value": "a"}, of_text=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "of_text"),
+    [
+        ("expect_column_values_to_be_in_set", {"value_set": [1, "auto"]}, False),
+        ("expect_column_values_to_be_in_set", {"value_set": [1, None]}, False),
+        ("expect_column_values_to_be_in_set", {"value_set": [2**53 + 1]}, False),
+        ("expect_column_values_to_be_in_set", {"value_set": [10**400]}, False),
+        ("expect_column_values_to_be_in_set", {"value_set": [True]}, False),
+        ("expect_column_values_to_be_in_set", {"value_set": None}, False),
+        ("expect_column_values_to_not_be_in_set", {"value_set": ["auto", 1]}, True),
+        ("expect_column_values_to_not_be_in_set", {"value_set": ["auto", None]}, True),
+        ("expect_column_values_to_match_regex", {"regex": "("}, True),
+        ("expect_column_values_to_match_regex", {"regex": 1}, True),
+        (BETWEEN, {"min_value": None}, False),
+        (BETWEEN, {"min_value": None, "max_value": None}, False),
+        (BETWEEN, {"min_value": "1"}, False),
+        (BETWEEN, {"min_value": 2**53 + 1}, False),
+        (BETWEEN, {"min_value": 1, "strict_min": "yes"}, False),
+        (LENGTHS, {}, True),
+        ("expect_column_value_lengths_to_equal", {"value": None}, True),
+    ],
+)
+def test_arguments_of_other_types_are_left_to_great_expectations(
+    kind: str, arguments: dict[str, Any], of_text: bool
+) -> None:
+    assert not can_screen(kind, arguments, of_text=of_text)
+
+
+def test_what_was_compared_with_great_expectations_is_evaluated_here() -> None:
+    for asked, of_text in ((number_questions(), False), (TEXT_QUESTIONS, True)):
+        for kind, arguments in asked:
+            assert can_screen(kind, arguments, of_text=of_text), (kind, arguments)
 
 
 @pytest.mark.parametrize(
