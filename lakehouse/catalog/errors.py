@@ -127,6 +127,14 @@ class StorageError(LakehouseError, Transient):
     """The warehouse or the database could not be read or written."""
 
 
+class DamagedDataError(StorageError):
+    """What was stored can be fetched, and not be decoded."""
+
+
+class MissingFileError(StorageError):
+    """A file is not where it was stored."""
+
+
 class ConfigurationError(LakehouseError, Terminal):
     """A setting is missing, malformed or contradicts another."""
 

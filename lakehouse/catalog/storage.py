@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.errors import ConfigurationError, MissingFileError, StorageError
 from lakehouse.catalog.object_store import ObjectStore
 from lakehouse.catalog.settings import Settings
 
@@ -291,7 +291,7 @@ def _translated(verb: str) -> Iterator[None]:
     except FileNotFoundError:
         if verb == "deleted":
             raise
-        raise StorageError("a file of the warehouse is missing") from None
+        raise MissingFileError("a file of the warehouse is missing") from None
     except (OSError, pa.ArrowException) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
         raise StorageError(f"a file of the warehouse could not be {verb}: {reason}") from error

@@ -45,7 +45,7 @@ def run(
     """Validate recordings now.
 
     Each sequence is told and recorded when it is judged. Ends with status 1 if a rule of severity error is broken, rows
-    cannot be read, or a contract file cannot be used.
+    cannot be read, for now or at all, or a contract file cannot be used.
     """
     # Imported when the command runs: the libraries behind it take seconds, `--help` should not.
     from lakehouse.catalog.lakehouse import Lakehouse
@@ -61,7 +61,7 @@ def run(
     settings = Settings.load()
     library = ContractLibrary.load(settings.contracts_path, contract or ())
     _print_problems(library)
-    verdict = Verdict.PASSED
+    verdict, is_complete = Verdict.PASSED, True
     output = JsonOutput(library.problems) if as_json else TextOutput()
     docs = None if data_docs is None else DataDocs(data_docs)
     with Lakehouse.open(settings) as lake:
@@ -73,10 +73,13 @@ def run(
             if docs is not None:
                 docs.add(part)
             verdict = worst([verdict, part.verdict])
+            for name, reason in part.not_judged.items():
+                is_complete = False
+                error_console().print(f"error: not judged: {name}: {reason}", style="red")
     if docs is not None:
         docs.build()
     output.end(verdict)
-    if library.problems or verdict is Verdict.FAILED:
+    if library.problems or verdict is Verdict.FAILED or not is_complete:
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 import pyarrow as pa
 
-from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.errors import DamagedDataError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import TopicRecord
 
@@ -18,7 +18,8 @@ def read_blocks(lake: Lakehouse, topic: TopicRecord) -> Iterator[pl.DataFrame]:
 
     Raises:
         NotFoundError: If the topic is gone.
-        StorageError: If its rows cannot be read.
+        DamagedDataError: If its rows cannot be decoded.
+        StorageError: If they cannot be read for another reason.
     """
     batches: list[pa.RecordBatch] = []
     rows = size = 0
@@ -37,6 +38,6 @@ def _frame(batches: list[pa.RecordBatch]) -> pl.DataFrame:
     try:
         frame = pl.from_arrow(pa.Table.from_batches(batches), rechunk=True)
     except (pl.exceptions.PolarsError, pa.ArrowException) as error:
-        raise StorageError(f"rows cannot be taken apart into columns: {error}") from error
+        raise DamagedDataError(f"rows cannot be taken apart into columns: {error}") from error
     assert isinstance(frame, pl.DataFrame)
     return frame

@@ -55,7 +55,7 @@ class ContractGate:
             ContractBreachError: If it breaks a rule of severity error, or cannot be judged as a contract file cannot be
                 read; a `QuarantinedError` if it was put in quarantine for that.
             CommitConflictError: If it has other topics than those judged, and was to be put in quarantine.
-            StorageError: If database or warehouse fail.
+            StorageError: If database or warehouse fail: what cannot be read for now is neither good nor bad.
         """
         with self._places:
             subjects = list(subjects_of_sessions(self._lake, [str(session.locator)]))
@@ -69,7 +69,7 @@ class ContractGate:
                 raise_problems(library.problems)
             except ContractError as error:
                 self._refuse(session, judged, f"cannot be judged: {error.message}")
-            report = Validator(self._lake, library, PlainJudge()).validate(subjects, self._run_id)
+            report = Validator(self._lake, library, PlainJudge(), judges_all=True).validate(subjects, self._run_id)
         results.record(self._lake.system_tables, report)
         failed = [finding for finding in report.findings if finding.verdict is Verdict.FAILED]
         if failed:

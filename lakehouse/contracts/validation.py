@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lakehouse.catalog.errors import LakehouseError, NotFoundError
+from lakehouse.catalog.errors import (
+    DamagedDataError,
+    LakehouseError,
+    MissingFileError,
+    NotFoundError,
+    StorageError,
+    Transient,
+)
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.contracts.binding import BoundTopic
@@ -53,6 +60,7 @@ class ValidationReport:
         findings: One per topic and rule, and per sequence and rule about it.
         without_contract: Locators of topics no contract applies to.
         unreadable: Why rows could not be read, by locator of the topic; each is a finding too.
+        not_judged: The same where that may pass: it says nothing about the rows, and is no finding.
         problems: Contract files that were not used.
         subjects: What was looked at, without sequences that were deleted meanwhile.
         rows: Rows read.
@@ -64,6 +72,7 @@ class ValidationReport:
     findings: list[Finding] = field(default_factory=list)
     without_contract: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    not_judged: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     subjects: list[Subject] = field(default_factory=list)
     rows: int = 0
@@ -85,6 +94,7 @@ class ValidationReport:
         self.findings += part.findings
         self.without_contract += part.without_contract
         self.unreadable |= part.unreadable
+        self.not_judged |= part.not_judged
         self.subjects += part.subjects
         self.rows += part.rows
         self.seconds += part.seconds
@@ -118,10 +128,19 @@ class Validator:
         lake: Where the rows are.
         library: The contracts.
         judge: Kept between runs of a process, as loading Great Expectations is dear.
+        judges_all: Whether rows that cannot be read for now end the run, instead of being left out of it.
     """
 
-    def __init__(self, lake: Lakehouse, library: ContractLibrary, judge: PlainJudge | None = None) -> None:
+    def __init__(
+        self,
+        lake: Lakehouse,
+        library: ContractLibrary,
+        judge: PlainJudge | None = None,
+        *,
+        judges_all: bool = False,
+    ) -> None:
         self._lake = lake
+        self._judges_all = judges_all
         self._library = library
         self._judge = judge or Judge()
 
@@ -140,7 +159,8 @@ class Validator:
     ) -> Iterator[ValidationReport]:
         """Judge everything about the subjects, some sequences at a time. Nothing is recorded; see `results.record`.
 
-        A topic whose rows cannot be read fails; all others are judged. What is deleted meanwhile is passed over.
+        A topic whose rows are damaged or gone fails; one that cannot be read for now is not judged; all others are.
+        What is deleted meanwhile is passed over.
 
         Args:
             subjects: Sequences with the topics to look at.
@@ -148,7 +168,7 @@ class Validator:
             progress: Called with the locator of each topic before it is read.
 
         Raises:
-            StorageError: If the database cannot be read.
+            StorageError: If the database cannot be read; or rows, where all are to be judged.
         """
         run_id, checked_at_ns = run_id or str(uuid.uuid4()), time.time_ns()
         report = ValidationReport(run_id, checked_at_ns, problems=self._library.problems)
@@ -206,6 +226,7 @@ class Validator:
 
         Raises:
             NotFoundError: If it was deleted meanwhile.
+            StorageError: If its rows cannot be read for now, where all are to be judged.
         """
         if topic.state is not TopicState.FINALIZED or topic.arrow_schema is None:
             return
@@ -229,6 +250,13 @@ class Validator:
         except NotFoundError:
             raise
         except LakehouseError as error:
+            if self._may_pass(error):
+                if self._judges_all:
+                    raise
+                report.not_judged[str(topic.locator)] = error.message
+                for rule in watching:
+                    rule.leave_out()
+                return
             report.unreadable[str(topic.locator)] = error.message
             found.unreadable.append(unreadable_topic(topic, error.message))
             for rule in watching:
@@ -237,6 +265,19 @@ class Validator:
         if bound is not None:
             bound.finish()
             found.topics.append(bound)
+
+    def _may_pass(self, error: LakehouseError) -> bool:
+        """Whether an error tells of the storage at this moment, and not of the rows."""
+        if isinstance(error, DamagedDataError):
+            return False
+        if isinstance(error, MissingFileError) and not self._judges_all:
+            # Without the warehouse every file is missing.
+            try:
+                self._lake.warehouse.check_reachable()
+            except StorageError:
+                return True
+            return False
+        return isinstance(error, Transient)
 
     def _is_gone(self, sequence: str) -> bool:
         try:

@@ -24,6 +24,7 @@ class WatchingRule:
         self.spec = spec
         self.rule: SequenceRule = kind(kind.parameters.model_validate(spec.parameters))
         self.complaint: str | None = None
+        self.is_left_out = False
 
     def observe(self, frame: pl.DataFrame) -> None:
         if self.complaint is not None:
@@ -33,6 +34,10 @@ class WatchingRule:
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
             logger.warning("rule %s: %s", self.spec.id, error)
             self.give_up(f"could not be evaluated: {error}")
+
+    def leave_out(self) -> None:
+        """Have no result: it has not seen everything, for a reason that may pass."""
+        self.is_left_out = True
 
     def give_up(self, complaint: str) -> None:
         self.complaint = shorten(complaint, 300)
@@ -68,6 +73,8 @@ class BoundSequence:
         """The results, given which rules are broken, in the order of `measures`."""
         for each, found in zip(self._rules, self._results(), strict=True):
             is_broken = next(broken) or each.complaint is not None
+            if each.is_left_out:
+                continue
             yield Finding(
                 sequence=self._name,
                 session=None,

@@ -9,7 +9,13 @@ from sqlalchemy import update
 
 from lakehouse.catalog.audit import latest_entries
 from lakehouse.catalog.control_plane.schema import sessions
-from lakehouse.catalog.errors import CommitConflictError, ContractBreachError, QuarantinedError, StateError
+from lakehouse.catalog.errors import (
+    CommitConflictError,
+    ContractBreachError,
+    QuarantinedError,
+    StateError,
+    StorageError,
+)
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicState
@@ -197,6 +203,35 @@ def test_nothing_is_uploaded_into_a_session_that_is_sealed(shared: Lakehouse) ->
     with pytest.raises(StateError, match="its session is not open any more"):
         shared.topics.begin_upload(locator, topic, schema)
     assert shared.topics.get(locator).state is TopicState.EMPTY
+
+
+def data_file(lake: Lakehouse) -> Path:
+    uuid = lake.topics.get(TopicLocator("drive", "ok")).uuid
+    (file,) = [path for path in lake.settings.home.rglob("*.parquet") if uuid in path.name]
+    return file
+
+
+def test_rows_that_cannot_be_read_for_now_say_nothing_about_the_session(shared: Lakehouse) -> None:
+    session = record_sequence(shared, "drive", {"ok": ("IMU", imu_table(imu_rows(200)))}, finalize=False)
+    guard(shared, "quarantine")
+    file = data_file(shared)
+    away = file.rename(file.with_suffix(".away"))
+    with pytest.raises(StorageError, match="a file of the warehouse is missing"):
+        shared.sessions.finalize(session.uuid)
+    assert state(shared) is SessionState.OPEN
+    away.rename(file)
+    shared.sessions.finalize(session.uuid)
+    assert state(shared) is SessionState.FINALIZED
+
+
+def test_rows_that_cannot_be_decoded_break_every_contract(shared: Lakehouse) -> None:
+    session = record_sequence(shared, "drive", {"ok": ("IMU", imu_table(imu_rows(200)))}, finalize=False)
+    guard(shared, "quarantine")
+    file = data_file(shared)
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(200) + content[204:])
+    with pytest.raises(QuarantinedError, match="rule readable"):
+        shared.sessions.finalize(session.uuid)
 
 
 def test_a_session_that_is_not_ready_is_not_judged(lake: Lakehouse) -> None:

@@ -257,6 +257,20 @@ def test_a_data_file_that_cannot_be_read_fails_its_topic_and_no_other(lake: Lake
     results.record(lake.system_tables, report)
 
 
+def test_what_cannot_be_read_for_now_is_not_judged(lake: Lakehouse, judge: Judge) -> None:
+    tf = ("FrameTransform", transforms([("map", "odom")]))
+    record_sequence(lake, "a", {"imu": ("IMU", imu_table(imu_rows(50))), "tf": tf})
+    warehouse = lake.settings.home / "warehouse"
+    away = warehouse.rename(warehouse.with_name("away"))
+    report = validate(lake, judge)
+    assert set(report.not_judged) == {"a/imu", "a/tf"}
+    assert report.unreadable == {}
+    assert not [finding for finding in report.findings if finding.topic or finding.rule.id == "tf_tree"]
+    away.rename(warehouse)
+    again = validate(lake, judge)
+    assert (again.not_judged, again.verdict) == ({}, Verdict.PASSED)
+
+
 def test_findings_come_some_sequences_at_a_time(lake: Lakehouse, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcde":
         record_sequence(lake, name, {"imu": ("IMU", damaged_imu() if name == "d" else imu_table(imu_rows(50)))})

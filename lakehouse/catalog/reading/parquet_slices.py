@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakehouse.catalog.bounded_cache import BoundedCache
-from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.errors import DamagedDataError
 from lakehouse.catalog.reading.merge import TimedBatch
 from lakehouse.catalog.reading.remote_file import RemoteFiles, Span
 from lakehouse.catalog.storage import Warehouse
@@ -240,7 +240,7 @@ class ParquetSlices:
             metadata = pq.read_metadata(self._remote.file(path, size, tail))
             return _summarize(metadata, size, tail if tail.start == 0 else None)
         except pa.ArrowInvalid as error:
-            raise StorageError("a data file is damaged: it has no readable Parquet footer") from error
+            raise DamagedDataError("a data file is damaged: it has no readable Parquet footer") from error
 
     def _look_whether_sorted(self, path: str) -> bool:
         last_ns = INT64_MIN
@@ -257,7 +257,7 @@ class ParquetSlices:
 def _summarize(metadata: pq.FileMetaData, file_size: int = 0, whole: Span | None = None) -> Footer:
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     if TIMESTAMP_COLUMN not in paths:
-        raise StorageError(f"a data file has no column {TIMESTAMP_COLUMN}")
+        raise DamagedDataError(f"a data file has no column {TIMESTAMP_COLUMN}")
     timestamp_column = paths.index(TIMESTAMP_COLUMN)
     top_level = [path.partition(".")[0] for path in paths]
     starts, ends, counts = [], [], []

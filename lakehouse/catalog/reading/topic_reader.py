@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
-from lakehouse.catalog.errors import LakehouseError, NotFoundError, StateError, StorageError
+from lakehouse.catalog.errors import DamagedDataError, LakehouseError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry, arrival_of
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, largest_overlap, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
@@ -189,12 +189,21 @@ class TopicReader:
                 raise NotFoundError("topic", topic.locator) from None
             if isinstance(error, LakehouseError):
                 raise
-            raise StorageError(f"the stored rows of topic '{topic.locator}' cannot be read") from error
+            kind = DamagedDataError if _is_of_content(error) else StorageError
+            raise kind(f"the stored rows of topic '{topic.locator}' cannot be read") from error
 
     def _is_gone(self, topic: TopicRecord) -> bool:
         with self._database.snapshot() as connection:
             uuid = connection.execute(select(topics.c.uuid).where(topics.c.id == topic.id)).scalar_one_or_none()
         return bool(uuid != topic.uuid)
+
+
+def _is_of_content(error: Exception) -> bool:
+    """Whether bytes were fetched and could not be decoded. What the operating system reports has a number; Arrow's
+    own complaints about pages of Parquet files have none."""
+    if isinstance(error, OSError):
+        return type(error) is OSError and error.errno is None
+    return not isinstance(error, MemoryError | pa.ArrowCancelled)
 
 
 @lru_cache(maxsize=1024)

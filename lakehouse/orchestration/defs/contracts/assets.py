@@ -94,7 +94,8 @@ def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subj
     """Validate sequences and make the findings events of the asset and its checks.
 
     A broken contract is no failed run: the run did what it should. Rows that cannot be read fail the checks of their
-    sequence and keep no other from being judged; as more than a contract is broken then, the run fails too.
+    sequence and keep no other from being judged; as more than a contract is broken then, the run fails too. What cannot
+    be read for now is not judged: the checks of its sequence stay as they were, and the run fails.
 
     Raises:
         Failure: If there were such rows, when everything is judged.
@@ -104,8 +105,9 @@ def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subj
     for part in Validator(lake, library).parts(subjects, context.run.run_id):
         results.record(lake.system_tables, part)
         for subject in part.subjects:
-            tell(context, subject, part)
-        unreadable |= part.unreadable
+            if not any(str(topic.locator) in part.not_judged for topic in subject.all_topics or subject.topics):
+                tell(context, subject, part)
+        unreadable |= part.unreadable | part.not_judged
         context.log.info(f"{len(part.subjects)} sequences, {part.rows:,} rows in {part.seconds:.1f} s: {part.verdict}")
     tell_problems(context, library.problems)
     if unreadable:
