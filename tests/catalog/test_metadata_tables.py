@@ -222,7 +222,7 @@ def test_metadata_that_are_replaced_while_another_session_is_finalized_are_publi
     tables = _Overtaken(lakehouse, lambda: rival.sequences.replace_metadata("drive", {"driver": "bob"}))
     finalization_through(lakehouse, tables).finalize(session.uuid)
     (row,) = rows(lakehouse, "sequences")
-    assert row["user_metadata"] == '{"driver": "bob"}' == to_json(lakehouse.sequences.get("drive").user_metadata)
+    assert row["user_metadata"] == '{"driver":"bob"}' == to_json(lakehouse.sequences.get("drive").user_metadata)
 
 
 def test_a_sequence_stays_listed_while_one_process_finalizes_and_another_deletes(
