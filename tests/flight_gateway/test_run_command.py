@@ -79,7 +79,7 @@ def test_it_stops_gracefully(tmp_path: Path, name: str, stop_signal: signal.Sign
             yield from messages[1:]
 
         assert list(raw.channel.stream_stream(SERVICE + "DoPut")(ending_after_the_signal())) == []
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         raw.close()
     assert lines[0]["message"].endswith(f"{tmp_path / 'lakehouse.db'}")
