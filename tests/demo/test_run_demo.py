@@ -60,6 +60,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 200.0) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_demo_reports_what_it_did_and_leaves_no_process_twice_in_a_row(tmp_path: Path) -> None:
     for _ in range(2):
         with demo(tmp_path, "--once") as process:
