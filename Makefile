@@ -17,12 +17,12 @@ help: ## Show what each target does
 $(VENV)/.installed: pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; set PYTHON=/path/to/python3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed"; exit 1; }
-	@echo "Installing into $(VENV) ..."
+	@echo "Installing into $(VENV), which takes a minute or two ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet 'uv>=0.5'
 	@# Compiled once here: where Python may not or does not write bytecode (PYTHONDONTWRITEBYTECODE, a service whose user
 	@# does not own this folder), every start of a program would compile thousands of modules, for seconds.
-	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q lakehouse
 	@touch $@

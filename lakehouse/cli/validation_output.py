@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 
 import typer
@@ -21,6 +22,7 @@ class TextOutput:
         self._console = wide_console()
         self._sequences = self._rows = 0
         self._seconds = 0.0
+        self._verdicts: Counter[Verdict] = Counter()
 
     def show(self, part: ValidationReport) -> None:
         """Tell what was found about some sequences."""
@@ -29,7 +31,9 @@ class TextOutput:
             failed, warned = (sum(each.verdict is kind for each in found) for kind in (Verdict.FAILED, Verdict.WARNED))
             topics = len({each.topic for each in found if each.topic})
             counts = f"{topics} topics, {len(found)} rules: {failed} failed, {warned} warned"
-            self._console.print(bold(f"{sequence}  {worst(each.verdict for each in found)}"), f" {counts}")
+            of_sequence = worst(each.verdict for each in found)
+            self._verdicts[of_sequence] += 1
+            self._console.print(bold(f"{sequence}  {of_sequence}"), f" {counts}")
             for finding in found:
                 if finding.verdict is not Verdict.PASSED:
                     self._show_finding(finding)
@@ -42,7 +46,8 @@ class TextOutput:
         if not self._sequences:
             self._console.print("nothing to validate: no finalized sequence matches")
             return
-        what = f"{self._sequences} sequences {verdict}" if self._sequences > 1 else str(verdict)
+        of_them = f"{self._verdicts[verdict]} of {self._sequences} sequences"
+        what = f"{of_them} {verdict}" if self._sequences > 1 else str(verdict)
         self._console.print(f"{what}: {self._rows:,} rows in {self._seconds:.1f} s; run {self.run_id}")
 
     def _show_finding(self, finding: Finding) -> None:

@@ -82,11 +82,13 @@ class ContractGate:
         if self._policy == "refuse":
             raise ContractBreachError(text)
         self._lake.quarantine.put(session.locator, reason, judged)
-        raise QuarantinedError(f"{text}; it is in quarantine until an operator releases or discards it")
+        way_out = "it is in quarantine until an operator releases or discards it: see `lakehouse contracts quarantined`"
+        raise QuarantinedError(f"{text}; {way_out}")
 
 
 def _reasons(failed: list[Finding]) -> str:
     reasons = "; ".join(
-        f"{each.subject}, rule {each.rule.id}: {shorten(each.observed, 160)}" for each in failed[:NAMED]
+        f"{each.subject}, rule {each.rule.id} ({shorten(each.expected, 80)}): {shorten(each.observed, 160)}"
+        for each in failed[:NAMED]
     )
     return reasons + (f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else "")

@@ -71,6 +71,7 @@ def test_a_good_contract_is_read_with_all_its_rules() -> None:
         ("maxSeconds: 0.5", "maxSecond: 1", 12, "unknown parameter 'maxSecond'; expected nominalHz, maxSeconds"),
         ("maxSeconds: 0.5", "maxSeconds: -1", 12, "maxSeconds: Input should be greater than 0"),
         ("min: -50, max: 50", "min: 50, max: -50", 25, "min must not exceed max"),
+        ("rule: gaps, maxSeconds: 0.5", "rule: rate, minHz: 205, maxHz: 195", 12, "minHz must not exceed maxHz"),
         ("id: ax", "id: gaps", 25, "duplicated rule id 'gaps', first in line 12"),
         ("m/s²", "g", 21, "'acceleration.x' is in m/s² in the ontology, not in g"),
         ("severity: warning", "severity: fatal", 15, "severity is 'fatal'; expected error, warning or info"),

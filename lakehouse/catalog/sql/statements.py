@@ -135,7 +135,7 @@ def tables_in(connection: duckdb.DuckDBPyConnection, sql: str) -> set[TableName]
         if "SELECT statements can be serialized" in message:
             # DuckDB tells how the statement is looked at; what matters here is what may be asked.
             raise BadRequestError("one SELECT statement is wanted: statements that change something are refused")
-        raise BadRequestError(f"one SELECT statement is wanted: {message[:300]}")
+        raise BadRequestError(f"the statement cannot be parsed: {message[:300]}")
     if len(tree["statements"]) != 1:
         raise BadRequestError("one SELECT statement is wanted at a time")
     return {

@@ -168,6 +168,8 @@ class RateParameters(Parameters):
     def _some_limit(self) -> "RateParameters":
         if self.min_hz is None and self.max_hz is None:
             raise ValueError("expected minHz, maxHz or both")
+        if self.min_hz is not None and self.max_hz is not None and self.min_hz > self.max_hz:
+            raise ValueError("minHz must not exceed maxHz")
         return self
 
 

@@ -56,7 +56,8 @@ def _open(path: Path) -> Recording:
         if start.startswith(magic):
             return reader(path)
     if path.suffix.lower() in RECORDING_SUFFIXES:
-        raise UnreadableRecordingError(path.name, "the file is empty" if not start else "its beginning is damaged")
+        damaged = "its beginning is damaged, or it is something else under this name"
+        raise UnreadableRecordingError(path.name, damaged if start else "the file is empty")
     raise UnsupportedRecordingError(
         path.name, "it is neither MCAP, nor a ROS 1 bag, nor a rosbag2 directory or storage file"
     )
