@@ -112,7 +112,7 @@ def test_what_breaks_its_contracts_is_refused_or_waits_in_quarantine(
     monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "refuse")
     refused = lakehouse("ingest", path)
     assert refused.returncode == 1
-    assert "breaks its contracts: drive/text, rule rows: 5 rows" in refused.stderr
+    assert "breaks its contracts: drive/text, rule rows (at least 6 rows): 5 rows" in refused.stderr
     assert json.loads(lakehouse("sequences", "--json").stdout) == [], "a refused recording leaves nothing behind"
     monkeypatch.setenv("LAKEHOUSE_CONTRACT_POLICY", "quarantine")
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_what_breaks_its_contracts_is_refused_or_waits_in_quarantine(
         assert kept.returncode == 1
         assert "it is in quarantine until an operator releases or discards it" in kept.stderr
     (entry,) = json.loads(lakehouse("contracts", "quarantined", "--json").stdout)
-    assert entry["reason"] == "breaks its contracts: drive/text, rule rows: 5 rows"
+    assert entry["reason"] == "breaks its contracts: drive/text, rule rows (at least 6 rows): 5 rows"
     assert entry["session"] in lakehouse("contracts", "quarantined").stdout
     assert "quarantined" in lakehouse("sequences").stdout
     assert "in quarantine: drive:" in lakehouse("sequences", "drive").stdout

@@ -32,7 +32,7 @@ def test_a_breach_is_a_failed_precondition_that_names_the_rule(served: Served, r
     for _ in range(2):
         refused = status_of(finalize)
         assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
-        assert f"breaks its contracts: {name}/short, rule rows: 2 rows" in refused.text
+        assert f"breaks its contracts: {name}/short, rule rows (at least 3 rows): 2 rows" in refused.text
     raw.action("topic_delete", locator=topic.locator)
     again = raw.add_topic(name, {"uuid": topic.session_uuid, "locator": topic.session_locator}, "short")
     raw.upload(again, plain_batch(1, 2, 3))
@@ -61,7 +61,7 @@ def test_a_client_of_the_sdk_is_told_and_what_is_good_passes(served: Served, sdk
             topic.push(imu(number))
     (session,) = served.lakehouse.sequences.describe(name).sessions
     assert session.state == "finalized"
-    with pytest.raises(Exception, match="rule rows: 1 rows"):  # noqa: SIM117
+    with pytest.raises(Exception, match=r"rule rows \(at least 3 rows\): 1 rows"):  # noqa: SIM117
         with sdk.sequence_create(f"{name}-bad", {}, on_error=SessionLevelErrorPolicy.Report) as writer:
             writer.topic_create("short", {}, type(imu(1).data)).push(imu(1))
     (session,) = served.lakehouse.sequences.describe(f"{name}-bad").sessions
@@ -79,5 +79,5 @@ def test_a_setting_is_all_it_takes(tmp_path: Path, name: str) -> None:
         raw.upload(topic, plain_batch(1, 2))
         refused = status_of(lambda: raw.action("session_finalize", session_uuid=topic.session_uuid))
         assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
-        assert "rule rows: 2 rows; it is in quarantine" in refused.text
+        assert "rule rows (at least 3 rows): 2 rows; it is in quarantine" in refused.text
         raw.close()
