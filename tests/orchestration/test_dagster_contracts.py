@@ -225,7 +225,9 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     entry = metadata_of(instance, "quarantined_recordings")
     reason = entry["reason"]
     assert Path(entry["now at"]).read_bytes() == RECORDING.read_bytes()
-    breach = "breaks its contracts: city_drive/imu/front, rule gentle (length of the vector at most 1): 10,399 of 10,399"
+    breach = (
+        "breaks its contracts: city_drive/imu/front, rule gentle (length of the vector at most 1): 10,399 of 10,399"
+    )
     assert breach in reason
     waits = tick(instance, waiting_recordings_sensor)
     (check,) = waits.asset_events
