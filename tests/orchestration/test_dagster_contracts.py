@@ -262,7 +262,7 @@ def test_a_recording_in_quarantine_is_listed_and_released_by_an_operator(
     assert instance.get_materialized_partitions(sequences.key) == set()
     ticked = tick(instance, quarantined_sessions_sensor)
     entry = metadata_of(instance, "quarantined_sessions")
-    assert entry["reason"] == "breaks its contracts: text, rule present: missing: odometry"
+    assert entry["reason"] == "breaks its contracts: text, rule present (topics odometry): missing: odometry"
     key = dg.AssetCheckKey(quarantined_sessions.key, "no_session_in_quarantine")
 
     def latest() -> dg.AssetCheckEvaluation:

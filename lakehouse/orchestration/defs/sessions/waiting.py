@@ -88,9 +88,7 @@ def _broken_rules(lake: Lakehouse, sessions: Iterable[SessionRecord]) -> dict[st
         session = by_sequence[row["sequence"]]
         is_latest = row["checked_at_ns"] == row["latest_ns"] and row["checked_at_ns"] >= session.created_at_ns
         if is_latest and row["verdict"] == Verdict.FAILED:
-            text = (
-                f"{row['topic'] or row['sequence']}, rule {row['rule']}: {row['observed']}, expected {row['expected']}"
-            )
+            text = f"{row['topic'] or row['sequence']}, rule {row['rule']} ({row['expected']}): {row['observed']}"
             found.setdefault(str(session.locator), []).append(text)
     return found
 
