@@ -15,8 +15,8 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.settings import Settings
 from lakehouse.contracts.blocks import read_blocks
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.judging import Judge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import ValidationReport, Validator
 from lakehouse.ontology.registry import model_arrow_schema

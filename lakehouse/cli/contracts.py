@@ -10,7 +10,7 @@ from rich.table import Table
 from lakehouse.cli.formatting import error_console, human_time, wide_console
 
 if TYPE_CHECKING:
-    from lakehouse.contracts.library import ContractLibrary
+    from lakehouse.contracts.collection import ContractLibrary
     from lakehouse.contracts.model import Contract
 
 app = typer.Typer(
@@ -52,9 +52,9 @@ def run(
     from lakehouse.catalog.settings import Settings
     from lakehouse.cli.validation_output import JsonOutput, TextOutput
     from lakehouse.contracts import results
+    from lakehouse.contracts.collection import ContractLibrary
     from lakehouse.contracts.data_docs import DataDocs
     from lakehouse.contracts.findings import Verdict, worst
-    from lakehouse.contracts.library import ContractLibrary
     from lakehouse.contracts.selection import select_subjects
     from lakehouse.contracts.validation import Validator
 
@@ -148,8 +148,8 @@ def lint(
     ] = None,
 ) -> None:
     """Check contract files: every problem with its file, its line, and what is expected."""
+    from lakehouse.contracts.collection import read_contract
     from lakehouse.contracts.document import BrokenContractError
-    from lakehouse.contracts.library import read_contract
 
     if not files:
         library = _library(None)
@@ -232,7 +232,7 @@ def discard(sessions: Sessions) -> None:
 
 def _library(extra: list[Path] | None) -> "ContractLibrary":
     from lakehouse.catalog.settings import Settings
-    from lakehouse.contracts.library import ContractLibrary
+    from lakehouse.contracts.collection import ContractLibrary
 
     return ContractLibrary.load(Settings.load().contracts_path, extra or ())
 

@@ -13,9 +13,9 @@ from lakehouse.catalog.errors import ContractBreachError, ContractError, Quarant
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import SessionRecord, TopicState
 from lakehouse.contracts import results
+from lakehouse.contracts.collection import ContractLibrary, raise_problems
 from lakehouse.contracts.findings import Finding, Verdict
 from lakehouse.contracts.judging import PlainJudge
-from lakehouse.contracts.library import ContractLibrary, raise_problems
 from lakehouse.contracts.selection import subjects_of_sessions
 from lakehouse.contracts.validation import Validator
 

@@ -22,10 +22,10 @@ from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.records import TopicRecord, TopicState
 from lakehouse.contracts.binding import BoundTopic
 from lakehouse.contracts.blocks import read_blocks
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.document import Problem
 from lakehouse.contracts.findings import Finding, Verdict, unreadable_topic, worst
 from lakehouse.contracts.judging import Judge, Measure, PlainJudge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.piles import Piles
 from lakehouse.contracts.resolution import contract_of_sequence, contract_of_topic
 from lakehouse.contracts.rules.sequences import SequenceFacts

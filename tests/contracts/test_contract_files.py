@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lakehouse.contracts.collection import ContractLibrary, read_contract, shipped_contracts
 from lakehouse.contracts.document import BrokenContractError, read_document
-from lakehouse.contracts.library import ContractLibrary, read_contract, shipped_contracts
 from lakehouse.contracts.parsing import parse_contract
 from lakehouse.ontology.registry import load_models
 from tests.contracts.contract_files import contract_text, rule

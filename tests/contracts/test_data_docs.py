@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.data_docs import DataDocs, _plain, _unused
 from lakehouse.contracts.judging import Judge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import Validator
 from tests.contracts.contract_files import contract_text, rule

@@ -6,9 +6,9 @@ import pytest
 
 from lakehouse.catalog.errors import NotFoundError, StateError
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.findings import Verdict
 from lakehouse.contracts.judging import PlainJudge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import Validator
 from tests.contracts.recordings import imu_rows, imu_table, upload

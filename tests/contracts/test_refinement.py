@@ -7,7 +7,7 @@ import pytest
 
 from lakehouse.catalog.locators import SessionLocator, TopicLocator, new_ulid
 from lakehouse.catalog.records import SerializationFormat, TopicRecord, TopicState
-from lakehouse.contracts.library import ContractLibrary
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.resolution import contract_of_sequence, contract_of_topic
 from tests.contracts.contract_files import contract_text, rule
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 from PIL import Image
 
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.findings import Finding, Verdict
 from lakehouse.contracts.judging import PlainJudge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import Validator
 from lakehouse.ontology.registry import model_arrow_schema

@@ -14,9 +14,9 @@ from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.contracts import blocks, piles, results, validation
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.findings import Finding, Verdict
 from lakehouse.contracts.judging import Judge, PlainJudge
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.selection import select_subjects, subjects_of_sessions
 from lakehouse.contracts.validation import ValidationReport, Validator
 from tests.contracts.contract_files import contract_text, rule

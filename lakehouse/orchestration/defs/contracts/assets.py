@@ -8,9 +8,9 @@ import dagster as dg
 from lakehouse.catalog.errors import quoted
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.contracts import results
+from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.document import Problem
 from lakehouse.contracts.findings import Verdict, worst
-from lakehouse.contracts.library import ContractLibrary
 from lakehouse.contracts.model import Kind
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import Subject, ValidationReport, Validator
