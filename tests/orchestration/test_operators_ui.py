@@ -139,7 +139,7 @@ def test_maintenance_shows_what_it_did_with_counts_before_and_after(ui: Ui) -> N
 
 def test_sessions_that_nobody_ended_are_listed_with_what_became_of_them(ui: Ui) -> None:
     ui.open("assets/unfinished_sessions?view=events", "forgotten_drive", "discarded with everything uploaded to it")
-    ui.page.get_by_text(re.compile(r"\d\d:\d\d [AP]M")).nth(1).click()  # the event before
+    ui.page.get_by_text(re.compile(r"\d:\d\d [AP]M")).nth(1).click()  # the event before
     for text in ("interrupted_drive", "finalized", "left open: see LAKEHOUSE_STALE_SESSION_POLICY"):
         ui.page.get_by_text(text).first.wait_for(timeout=TIMEOUT_MS)
     ui.keep_picture("dagster-unfinished")
