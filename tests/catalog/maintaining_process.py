@@ -1,6 +1,6 @@
 """Run as a program: opens the lake in a process of its own, and maintains it or works beside those that do.
 
-Usage: maintaining_process.py HOME DATABASE_URL COMMAND [ARGUMENTS...]
+Usage: maintaining_process.py HOME DATABASE_URL COMMAND [ARGUMENTS...]; where the store is comes from the environment.
 """
 
 import sys
@@ -12,7 +12,7 @@ from lakehouse.catalog.maintenance.audit_trail import run_audit_care
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.compaction import run_compaction
 from lakehouse.catalog.maintenance.retention import run_retention
-from tests.catalog.scattered_lake import ScatteredLake, as_texts, disordered
+from tests.catalog.scattered_lake import DAY_NS, ScatteredLake, as_texts, disordered
 
 
 def compact(lake: ScatteredLake, rounds: str = "1") -> None:
@@ -24,9 +24,11 @@ def compact(lake: ScatteredLake, rounds: str = "1") -> None:
         time.sleep(0.05)
 
 
-def clean(lake: ScatteredLake) -> None:
+def clean(lake: ScatteredLake, after_days: str = "0") -> None:
+    """A cleanup cycle with the clock set forward."""
     opened = lake.lakehouse
-    run_cleanup_cycle(opened.database, opened.table_files, opened.committer, opened.settings)
+    now_ns = time.time_ns() + int(after_days) * DAY_NS
+    run_cleanup_cycle(opened.database, opened.table_files, opened.committer, opened.settings, now_ns=lambda: now_ns)
 
 
 def retain(lake: ScatteredLake) -> None:
@@ -69,5 +71,5 @@ COMMANDS = {
 
 if __name__ == "__main__":
     home, database_url, command, *arguments = sys.argv[1:]
-    with ScatteredLake(Path(home), database_url) as opened:
+    with ScatteredLake(Path(home), database_url, store={}) as opened:
         COMMANDS[command](opened, *arguments)

@@ -41,7 +41,7 @@ class ScatteredLake:
         self, home: Path, database_url: str = "", store: Mapping[str, str] | None = None, **changes: Any
     ) -> None:
         options: dict[str, Any] = {"max_chunk_size": TINY_CHUNK, "compaction_target_size": 1 << 20, **changes}
-        settings = Settings.load(home=home, db_url=database_url, **(store or {"store_endpoint": ""}))
+        settings = Settings.load(home=home, db_url=database_url, **({"store_endpoint": ""} if store is None else store))
         self.lakehouse = Lakehouse.open(settings.model_copy(update=options))
 
     def begin(self, sequence: str) -> SessionRecord:

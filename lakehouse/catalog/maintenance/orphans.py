@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select, update
 
+from lakehouse.catalog import crash_points
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark, marked_files, unmark
 from lakehouse.catalog.control_plane.schema import data_files, topics
@@ -144,12 +145,15 @@ class OrphanSearch:
         if not dry_run:
             saved = self._fence_uploads({_topic_of(file.uri) for file in purged} & references.uploading)
             purged = [file for file in purged if _topic_of(file.uri) not in saved]
+            crash_points.reach("orphan-purge:before")
             self._files.warehouse.delete([*(file.uri for file in purged), *homeless])
+            crash_points.reach("orphan-purge:after")
             gone = homeless | {file.uri for file in purged}
             # Only its writer knows an unfinished file, so none is touched that could still be growing.
             oldest_ns = now_ns - max(self._retention_ns, FOREIGN_GRACE_S * NANOSECONDS)
             report.aborted_uploads = self._files.warehouse.abort_unfinished(oldest_ns)
             self._settle({file.uri for file in orphans}, gone, marks.keys(), listed, now_ns)
+            crash_points.reach("orphan-marks:after")
         report.purged, report.purged_bytes = len(purged) + len(homeless), sum(file.size for file in purged)
         return report
 

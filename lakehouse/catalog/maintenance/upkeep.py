@@ -125,7 +125,9 @@ class Upkeep:
             if document is None or document.location != location:
                 continue
             unused = uris - referenced_metadata(self._files, document)
+            crash_points.reach("metadata-purge:before")
             self._files.warehouse.delete(unused)
+            crash_points.reach("metadata-purge:after")
             with self._database.transaction() as connection:
                 unmark(connection, uris)
             purged += len(unused)
