@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import AbstractContextManager
 
 from sqlalchemy import exists, or_, select
 
@@ -50,7 +51,7 @@ class Recovery:
                 return
             case SessionState.OPEN | SessionState.QUARANTINED as state:
                 raise StateError(f"session {quoted(session.locator)} is {state}: nobody has begun to finalize it")
-        with audit.acting_as("recovery"):
+        with _acting_for_whoever_asks():
             try:
                 self._finalization.finalize(session.uuid)
             except StateError:
@@ -99,7 +100,7 @@ class Recovery:
             NotFoundError: If there is no such session any more.
             StateError: If it is finalized or being finalized.
         """
-        with audit.acting_as("recovery"):
+        with _acting_for_whoever_asks():
             self._deletion.delete_session(session.locator, only_in=SessionState.OPEN)
 
     def _state(self, session: SessionRecord) -> SessionState:
@@ -108,3 +109,8 @@ class Recovery:
         if state is None:
             raise NotFoundError("session", session.locator)
         return SessionState(state)
+
+
+def _acting_for_whoever_asks() -> AbstractContextManager[None]:
+    """In the audit log: nobody asked for just this session, but somebody set the recovery going."""
+    return audit.acting_as(f"recovery, for {audit.current_actor().name}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from lakehouse.catalog.audit import acting_as, latest_entries
 from lakehouse.catalog.control_plane.schema import sessions
 from lakehouse.catalog.errors import AlreadyExistsError, NotFoundError, StateError
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -13,13 +14,15 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.records import SessionRecord, SessionState
 from lakehouse.catalog.settings import Settings
 from tests.catalog.test_metadata_tables import names, record_session
+from tests.warehouses import BY_DATABASE
 
+WAREHOUSES = BY_DATABASE
 LONG_AGO_S = 3600.0
 
 
 @pytest.fixture
-def lakehouse(tmp_path: Path, database_url: str) -> Iterator[Lakehouse]:
-    with Lakehouse.open(Settings.load(home=tmp_path, db_url=database_url, store_endpoint="")) as opened:
+def lakehouse(tmp_path: Path, database_url: str, store: dict[str, str]) -> Iterator[Lakehouse]:
+    with Lakehouse.open(Settings.load(home=tmp_path, db_url=database_url, **store)) as opened:
         yield opened
 
 
@@ -70,7 +73,12 @@ def test_discarding_takes_the_open_session_and_nothing_else(lakehouse: Lakehouse
     lakehouse.sessions.finalize(kept.uuid)
     with pytest.raises(StateError, match="is finalized"):
         lakehouse.recovery.discard(kept)
-    lakehouse.recovery.discard(doomed)
+    with acting_as("operator", door="a door", origin="a host"):
+        lakehouse.recovery.discard(doomed)
+    with lakehouse.database.snapshot() as connection:
+        (entry,) = latest_entries(connection, limit=5, operations=["session_delete"])
+    assert (entry.resource, entry.actor) == (str(doomed.locator), "recovery, for operator")
+    assert (entry.door, entry.origin) == ("a door", "a host")
     description = lakehouse.sequences.describe("drive")
     assert [each.locator for each in description.sessions] == [kept.locator]
     assert [topic.locator.path for topic in description.topics] == ["a"]

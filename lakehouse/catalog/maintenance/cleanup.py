@@ -118,18 +118,21 @@ class _Cycle:
     def run(self, dry_run: bool) -> CleanupReport:
         report = CleanupReport(dry_run, before=self._count())
         removed_before_ns = self._now_ns() - self._retention_s * NANOSECONDS
-        if dry_run:
-            self._foresee(report, removed_before_ns)
-        else:
-            self._maintain(report, removed_before_ns)
-        if self._lease.hold():
-            search = OrphanSearch(self._database, self._files, self._retention_s)
-            report.orphans = search.run(dry_run, self._now_ns())
-        else:
-            logger.warning("cleanup took so long that another process has taken over; the rest is left to it")
+        try:
+            if dry_run:
+                self._foresee(report, removed_before_ns)
+            else:
+                self._maintain(report, removed_before_ns)
+            if self._lease.hold():
+                search = OrphanSearch(self._database, self._files, self._retention_s)
+                report.orphans = search.run(dry_run, self._now_ns())
+            else:
+                logger.warning("cleanup took so long that another process has taken over; the rest is left to it")
+        finally:
+            # Also of a cycle that a damaged table ends half-way: what has expired by then is gone.
+            if not dry_run:
+                self._record(report)
         report.after = report.before if dry_run else self._count()
-        if not dry_run:
-            self._record(report)
         return report
 
     def _maintain(self, report: CleanupReport, removed_before_ns: int) -> None:

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lakehouse.catalog import audit
 from lakehouse.catalog.activity import Activity
@@ -27,6 +28,10 @@ POLL_INTERVAL_S = 60.0
 SHORTEST_PURGE_INTERVAL_S = 5.0
 PURGE_BATCH = 2000
 _JOIN_TIMEOUT_S = 60.0
+# Who it is in the audit log, where nobody else has asked for it.
+ACTOR, DOOR = "maintenance", "background"
+# An entry of the audit log names so many tables at most; their number is always there.
+MOST_TABLES_NAMED = 50
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +115,19 @@ class MaintenanceWorker:
         Raises:
             StorageError: If database or warehouse fail.
         """
-        result = UpkeepResult()
-        for identifier in identifiers:
-            result += self._maintain(identifier)
-        return result
+        done: dict[str, UpkeepResult] = {}
+        try:
+            for identifier in identifiers:
+                done[identifier] = self._maintain(identifier)
+        finally:
+            self._record_expiry(done)
+        return sum(done.values(), start=UpkeepResult())
 
     def _run(self) -> None:
+        with audit.acting_as(ACTOR, door=DOOR):
+            self._work_until_stopped()
+
+    def _work_until_stopped(self) -> None:
         while self._wait_for_work():
             try:
                 self._work()
@@ -159,6 +171,8 @@ class MaintenanceWorker:
                 if purges:
                     purged = self._upkeep.purge_metadata(limit=PURGE_BATCH).purged_metadata_files
                     self._activity.add(purged_files=purged)
+                    if purged:
+                        self._record("metadata_purge", purged_metadata_files=purged)
                     # Where there was something, younger marks may be waiting for their turn.
                     self._next_purge = self._purge_time() if purged else float("inf")
                     if purged >= PURGE_BATCH:
@@ -167,10 +181,9 @@ class MaintenanceWorker:
                 self._lease.release()
         if time.monotonic() >= self._next_cycle:
             self._next_cycle = time.monotonic() + self._settings.cleanup_time_interval
-            with audit.acting_as("maintenance", door="background"):
-                report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
-                logger.info("cleanup cycle: %s", report or "another process is at it")
-                run_audit_care(self._database, self._files, self._committer, self._settings)
+            report = run_cleanup_cycle(self._database, self._files, self._committer, self._settings)
+            logger.info("cleanup cycle: %s", report or "another process is at it")
+            run_audit_care(self._database, self._files, self._committer, self._settings)
             if report is not None:
                 self._activity.add(
                     cleanup_cycles=1,
@@ -205,12 +218,16 @@ class MaintenanceWorker:
         return due
 
     def _maintain_all(self, identifiers: list[str]) -> None:
-        for position, identifier in enumerate(identifiers):
-            if not self._pause(0) or not self._lease.hold():
-                self.notify(identifiers[position:])
-                return
-            with logged_failure(identifier):
-                self._maintain(identifier)
+        done: dict[str, UpkeepResult] = {}
+        try:
+            for position, identifier in enumerate(identifiers):
+                if not self._pause(0) or not self._lease.hold():
+                    self.notify(identifiers[position:])
+                    return
+                with logged_failure(identifier):
+                    done[identifier] = self._maintain(identifier)
+        finally:
+            self._record_expiry(done)
 
     def _maintain(self, identifier: str) -> UpkeepResult:
         result = self._upkeep.maintain(identifier)
@@ -219,6 +236,18 @@ class MaintenanceWorker:
             # What expiry leaves behind is purged when its readers have had time to finish.
             self._next_purge = min(self._next_purge, self._purge_time())
         return result
+
+    def _record_expiry(self, done: Mapping[str, UpkeepResult]) -> None:
+        """One entry for all tables of a run: an expired snapshot can be travelled to no more."""
+        expired = {name: result.expired_snapshots for name, result in done.items() if result.expired_snapshots}
+        if expired:
+            named = sorted(expired)[:MOST_TABLES_NAMED]
+            figures = {"expired_snapshots": sum(expired.values()), "tables": len(expired), "names": named}
+            self._record("snapshot_expiry", **figures)
+
+    def _record(self, operation: str, **figures: Any) -> None:
+        with self._database.transaction() as connection:
+            audit.record(connection, operation, "lake", **figures)
 
     def _purge_time(self) -> float:
         return time.monotonic() + max(self._settings.snapshot_min_age, SHORTEST_PURGE_INTERVAL_S)
