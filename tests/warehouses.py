@@ -1,7 +1,8 @@
 """The two kinds of storage that a lake can be on.
 
 A module of tests that runs on both says so: `WAREHOUSES = BOTH` runs each test twice; `WAREHOUSES = BY_DATABASE` pairs
-storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run.
+storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run. In
+other modules `@on_both_kinds` runs one test of many on both.
 """
 
 import polars as pl
@@ -12,6 +13,7 @@ from tests.s3_server import S3Server
 
 BOTH = ["files", "s3"]
 BY_DATABASE = ["by_database"]
+on_both_kinds = pytest.mark.parametrize("warehouse_kind", BOTH)
 
 
 def store_settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:

@@ -17,13 +17,15 @@ from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.maintenance.audit_trail import AUDIT_LEASE, AuditReport, run_audit_care
 from lakehouse.catalog.maintenance.leases import Lease
 from tests.catalog.scattered_lake import ScatteredLake, disordered
+from tests.warehouses import BY_DATABASE
 
+WAREHOUSES = BY_DATABASE
 DAY_S = 86_400
 
 
 @pytest.fixture
-def lake(tmp_path: Path, database_url: str) -> Iterator[ScatteredLake]:
-    with ScatteredLake(tmp_path, database_url) as opened:
+def lake(tmp_path: Path, database_url: str, store: dict[str, str]) -> Iterator[ScatteredLake]:
+    with ScatteredLake(tmp_path, database_url, store) as opened:
         yield opened
 
 

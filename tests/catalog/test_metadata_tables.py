@@ -20,14 +20,16 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.records import SessionRecord
 from lakehouse.catalog.settings import Settings
+from tests.warehouses import BY_DATABASE
 
+WAREHOUSES = BY_DATABASE
 SCHEMA = pa.schema([pa.field("timestamp_ns", pa.int64(), nullable=False), pa.field("value", pa.float64())])
 START_NS = 1_700_000_000_123_456_789
 
 
 @pytest.fixture
-def lakehouse(tmp_path: Path, database_url: str) -> Iterator[Lakehouse]:
-    with Lakehouse.open(Settings.load(home=tmp_path, db_url=database_url, store_endpoint="")) as opened:
+def lakehouse(tmp_path: Path, database_url: str, store: dict[str, str]) -> Iterator[Lakehouse]:
+    with Lakehouse.open(Settings.load(home=tmp_path, db_url=database_url, **store)) as opened:
         yield opened
 
 
@@ -94,7 +96,7 @@ def test_a_finalized_session_is_described_in_sql(lakehouse: Lakehouse) -> None:
 def test_the_capability_of_a_session_is_in_no_file(lakehouse: Lakehouse) -> None:
     session = finalize_sequence(lakehouse, "drive", "a")
     for file in lakehouse.warehouse.list_files(lakehouse.warehouse.uri):
-        assert session.uuid.encode() not in Path(file.uri.removeprefix("file://")).read_bytes()
+        assert session.uuid.encode() not in lakehouse.warehouse.read(file.uri)
 
 
 def test_open_sessions_are_not_shown(lakehouse: Lakehouse) -> None:

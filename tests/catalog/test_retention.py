@@ -16,13 +16,14 @@ from lakehouse.catalog.maintenance.retention import RETENTION_LEASE, RetentionRe
 from lakehouse.catalog.maintenance.retention_choice import Candidate, choose
 from lakehouse.catalog.maintenance.retention_policies import RetentionPolicy, read_policies
 from tests.catalog.scattered_lake import TAG, ScatteredLake, in_order
+from tests.warehouses import on_both_kinds
 
 DAY_S = 86_400
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[ScatteredLake]:
-    with ScatteredLake(tmp_path, max_chunk_size=1 << 20) as opened:
+def lake(tmp_path: Path, store: dict[str, str]) -> Iterator[ScatteredLake]:
+    with ScatteredLake(tmp_path, store=store, max_chunk_size=1 << 20) as opened:
         yield opened
 
 
@@ -66,6 +67,7 @@ def left(lake: ScatteredLake) -> list[str]:
     return names
 
 
+@on_both_kinds
 def test_a_full_bucket_loses_its_oldest(lake: ScatteredLake) -> None:
     size = fill(lake, "c", "a", "b", "d")
     policy = f"policies:\n  - name: small\n    max_bytes: {2.5 * size} B\n"
@@ -157,6 +159,7 @@ def test_what_an_open_session_needs_is_kept_and_something_younger_goes_instead(l
 
 
 class TestPinned:
+    @on_both_kinds
     def test_a_policy_that_would_delete_pinned_data_is_refused(self, lake: ScatteredLake) -> None:
         fill(lake, "loose-before")
         lake.lakehouse.sequences.delete("loose-before")
@@ -174,6 +177,20 @@ class TestPinned:
             assert [name for name, _, _ in done.deleted] == ["loose"]
             assert not report.is_clean
         assert left(lake) == ["pinned"]
+
+    @on_both_kinds
+    def test_a_branch_pins_as_a_tag_does_and_no_longer_than_it_is_there(self, lake: ScatteredLake) -> None:
+        fill(lake, "tried")
+        table = lake.stock_table("scattered.front")
+        table.manage_snapshots().create_branch(table.metadata.current_snapshot_id or 0, "experiment").commit()
+        fill(lake, "loose")
+        refused = retain(lake, "policies:\n  - {name: all, max_bytes: 0 B}\n").policies[0].refused
+        assert "'tried' is pinned by branch 'experiment' of table scattered.front" in refused
+        retain(lake, "policies:\n  - {name: all, pinned: keep, max_bytes: 0 B}\n")
+        assert left(lake) == ["tried"]
+        lake.stock_table("scattered.front").manage_snapshots().remove_branch("experiment").commit()
+        retain(lake, "policies:\n  - {name: all, max_bytes: 0 B}\n")
+        assert left(lake) == []
 
     def test_or_keeps_it_and_deletes_something_younger(self, lake: ScatteredLake) -> None:
         size = fill(lake, "pinned")

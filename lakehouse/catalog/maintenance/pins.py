@@ -1,6 +1,7 @@
 """What tags and branches of tables hold on to: the rows of a pinned dataset."""
 
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.errors import quoted
 from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH, TableDocument, TableFiles
 from lakehouse.catalog.reading.skip_index import SkipIndex
 
@@ -19,7 +20,7 @@ class Pins:
         self._by_table: dict[str, dict[str, set[str | None]]] = {}
 
     def of(self, identifier: str, sequence: str) -> list[str]:
-        """Names of the tags and branches of a table, `main` apart, that hold rows of a sequence.
+        """The tags and branches of a table, `main` apart, that hold rows of a sequence, as texts: `tag 'v1'`.
 
         Raises:
             StorageError: If the table's metadata cannot be read.
@@ -36,7 +37,7 @@ class Pins:
             return {}
         document = self._index.document(location)
         return {
-            name: self._sequences(document, reference["snapshot-id"])
+            f"{reference['type']} {quoted(name)}": self._sequences(document, reference["snapshot-id"])
             for name, reference in (document.fields.get("refs") or {}).items()
             if name != MAIN_BRANCH
         }

@@ -175,7 +175,7 @@ class _Retention:
         if protected and policy.pinned is Pinned.REFUSE:
             first = next(text for text in pinned.values() if text)
             others = f"; so are {len(protected) - 1} more" if len(protected) > 1 else ""
-            outcome.refused = f"{first}{others}. Remove the tag, or write 'pinned: keep' into the policy"
+            outcome.refused = f"{first}{others}. Remove it there, or write 'pinned: keep' into the policy"
             return outcome
         outcome.kept = [each.candidate.name for each in choice.kept]
         self._delete(policy, choice.doomed, outcome, dry_run)
@@ -304,9 +304,7 @@ def _pin_text(pins: Pins, candidate: Candidate) -> str:
     """Why a candidate may not go; empty if no tag or branch holds on to it."""
     for identifier in sorted(candidate.tables):
         if names := pins.of(identifier, candidate.sequence):
-            return (
-                f"{candidate.kind} {quoted(candidate.name)} is pinned by tag {quoted(names[0])} of table {identifier}"
-            )
+            return f"{candidate.kind} {quoted(candidate.name)} is pinned by {names[0]} of table {identifier}"
     return ""
 
 
