@@ -1,8 +1,8 @@
 """The two kinds of storage that a lake can be on.
 
 A module of tests that runs on both says so: `WAREHOUSES = BOTH` runs each test twice; `WAREHOUSES = BY_DATABASE` pairs
-storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run. In
-other modules `@on_both_kinds` runs one test of many on both.
+storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run.
+In other modules `@on_both_kinds` runs one test of many on both.
 """
 
 import polars as pl
