@@ -11,6 +11,8 @@ class Activity:
     Attributes:
         commits: Commits carried out, each over any number of tables and plans.
         commit_conflicts: Commits staged in vain, because another process was faster; each was tried again.
+        commit_turns_waited_for: Turns to commit that came only when other processes had had theirs, or not at all.
+        commit_turns_missed: Those that did not come in time: what went on without was left to the guards.
         query_files_considered: Data files whose bounds were compared with the conditions of a query.
         query_files_opened: Data files that a query looked into.
         cleanup_cycles: Whole cleanup cycles that this process ran.
@@ -21,6 +23,8 @@ class Activity:
 
     commits: int = 0
     commit_conflicts: int = 0
+    commit_turns_waited_for: int = 0
+    commit_turns_missed: int = 0
     query_files_considered: int = 0
     query_files_opened: int = 0
     cleanup_cycles: int = 0

@@ -1,8 +1,8 @@
 """Named points at which a test may end the process, as `kill -9` or a power cut would.
 
 Nothing happens unless the environment variable `LAKEHOUSE_CRASH_FILE` names a file whose content is a point, optionally
-with the number of the visit that kills: `pointer-swap:after:2` ends the process at the second visit of
-`pointer-swap:after`, counted from when the file was written.
+with the number of the visit that kills: `metadata-write:after:2` ends the process at the second visit of
+`metadata-write:after`, counted from when the file was written.
 """
 
 import os

@@ -27,6 +27,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _MEANINGS = {
     "commits": "Commits carried out, each over any number of tables",
     "commit_conflicts": "Commits staged again because another process was faster",
+    "commit_turns_waited_for": "Turns to commit that other processes were waited for",
+    "commit_turns_missed": "Turns to commit that did not come in time, so that commits went on without",
     "query_files_considered": "Data files whose bounds were compared with the conditions of queries",
     "query_files_opened": "Data files that queries looked into",
     "cleanup_cycles": "Whole cleanup cycles run by this process",

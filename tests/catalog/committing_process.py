@@ -1,15 +1,18 @@
-"""Run as a program: opens the lake in a process of its own and commits, maintains or cleans.
+"""Run as a program: opens the lake in a process of its own and commits, or holds the turn to.
 
 Usage: committing_process.py HOME DATABASE_URL COMMAND [ARGUMENTS...]
 """
 
+import json
 import sys
+import time
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import TableChange
+from lakehouse.catalog.control_plane.turns import Turns
 from tests.catalog.small_lake import SmallLake
 
 
@@ -18,11 +21,22 @@ def record(connection: Connection) -> None:
 
 
 def append(lake: SmallLake, prefix: str, count: str, paths: str) -> None:
-    """Append `count` sequences to every table of the comma-separated topic paths, all tables in one commit."""
+    """Append `count` sequences to every table of the comma-separated topic paths, all tables in one commit.
+
+    Leaves what the process has done in a file: the counts of `Activity`.
+    """
     tables = [lake.table(path) for path in paths.split(",")]
     for number in range(int(count)):
         name = f"{prefix}-{number}"
         lake.commit([TableChange(table.identifier, add=[lake.write(table, name)]) for table in tables], record)
+    (lake.settings.home / f"{prefix}.counts").write_text(json.dumps(lake.activity.counts()))
+
+
+def hold(lake: SmallLake, longest_turn_s: str) -> None:
+    """Take the turn to commit, tell so with a file `held`, and keep it."""
+    with Turns(lake.database, lake.activity, longest_turn_s=float(longest_turn_s)).taken():
+        (lake.settings.home / "held").touch()
+        time.sleep(600)
 
 
 def delete(lake: SmallLake, sequence: str, paths: str) -> None:
@@ -30,7 +44,7 @@ def delete(lake: SmallLake, sequence: str, paths: str) -> None:
     lake.commit([TableChange(table.identifier, delete_sequence=sequence) for table in tables], record)
 
 
-COMMANDS = {"append": append, "delete": delete}
+COMMANDS = {"append": append, "delete": delete, "hold": hold}
 
 if __name__ == "__main__":
     home, database_url, command, *arguments = sys.argv[1:]

@@ -17,6 +17,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 from sqlalchemy import Connection
 
+from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.control_plane.database import Database
@@ -59,7 +60,8 @@ class SmallLake:
         self.warehouse = Warehouse.open(self.settings)
         self.files = TableFiles(self.warehouse)
         self.tables = TopicTables(self.database, self.files)
-        self.committer = Committer(self.database, self.files)
+        self.activity = Activity()
+        self.committer = Committer(self.database, self.files, activity=self.activity)
         self.metadata_tables = MetadataTables(self.database, self.files)
 
     def table(self, path: str = "sensors/imu", tag: str = "IMU", plan: StoragePlan = PLAN) -> TopicTable:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select, text
 from lakehouse.catalog import audit
 from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
 from lakehouse.catalog.control_plane.schema import audit_log
+from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.tables import TopicTable
 from tests.catalog.small_lake import DAY, ROWS, SmallLake, child_environment, nothing
@@ -221,7 +222,7 @@ def test_commits_of_many_processes_on_shared_tables_lose_nothing(
 
 def test_a_conflict_that_does_not_end_is_reported(lake: SmallLake) -> None:
     table = lake.table()
-    rival = Committer(lake.database, lake.files)
+    rival = Committer(lake.database, lake.files, turns=Turns(lake.database, lake.activity, patience_s=0))
 
     def prepare() -> CommitPlan:
         change = TableChange(table.identifier, add=[lake.write(table, "mine")])

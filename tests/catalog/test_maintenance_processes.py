@@ -176,7 +176,7 @@ def test_a_cleanup_killed_anywhere_takes_nothing_in_use_and_the_next_one_ends(
 
 @pytest.mark.parametrize(
     ("database_url", "point"),
-    [(ON_FILES, "pointer-swap:after:2"), (ON_S3, "commit:after")],
+    [(ON_FILES, "pointer-swap:after"), (ON_S3, "commit:after")],
     indirect=["database_url"],
 )
 def test_a_retention_killed_anywhere_deletes_each_sequence_wholly_or_not_at_all(

@@ -13,6 +13,7 @@ from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.finalization import Finalization
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES, MetadataTables
 from lakehouse.catalog.control_plane.rows import to_json
+from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.iceberg.row_changes import FILES_PER_SIZE_CLASS, merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -200,8 +201,9 @@ class _Overtaken(MetadataTables):
 
 @pytest.fixture
 def rival(lakehouse: Lakehouse) -> Iterator[Lakehouse]:
-    """The same lake, as another process sees it."""
+    """The same lake, as another process sees it that does not wait for its turn."""
     with Lakehouse.open(lakehouse.settings) as opened:
+        opened.committer.turns = Turns(opened.database, opened.activity, patience_s=0)
         yield opened
 
 

@@ -13,6 +13,7 @@ from pyiceberg.catalog.rest import RestCatalog
 from lakehouse.catalog.commits import committer
 from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTables
 from lakehouse.catalog.commits.stepwise import commit_stepwise
+from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.errors import CommitConflictError, ConfigurationError, StateError
 from lakehouse.catalog.iceberg.rest_catalog import requirements
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
@@ -212,6 +213,8 @@ def test_a_session_that_another_process_concluded_first_is_finalized_for_its_cli
     one_by_one: ForeignLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with one_by_one.open() as ours, one_by_one.open() as starting:
+        # It has waited for its turn long enough.
+        starting.committer.turns = Turns(starting.database, starting.activity, patience_s=0)
         ours.sequences.create("drive", {})
         record(ours, "drive", "a", "b", finalize=False)
         (session,) = ours.sequences.describe("drive").sessions

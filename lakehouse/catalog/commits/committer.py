@@ -5,8 +5,9 @@ points to them. Then one SQL transaction swaps all pointers, each guarded by the
 applies the plan's own rows. Either all of it happens or none.
 
 Commits of one process queue up and are committed together: one snapshot per table and one transaction carry all of
-them, so that many sessions finalized at once cost little more than one. Between processes the guards decide; the loser
-plans and stages again on what the winner left.
+them, so that many sessions finalized at once cost little more than one. Processes take turns, because of several that
+stage at once all but one do it in vain. Should two do so all the same the guards decide, and the loser plans and stages
+again on what the winner left.
 """
 
 import random
@@ -26,6 +27,7 @@ from lakehouse.catalog import crash_points
 from lakehouse.catalog.activity import Activity
 from lakehouse.catalog.commits.stepwise import commit_stepwise
 from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, NotFoundError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
@@ -146,6 +148,7 @@ class Committer:
         on_commit: Called after each commit with the identifiers of the changed tables; must return at once.
         patience_s: How long a plan is tried while other processes win, in seconds.
         activity: Counts commits and conflicts.
+        turns: Those of this process among all that commit.
     """
 
     def __init__(
@@ -155,8 +158,10 @@ class Committer:
         on_commit: Callable[[Iterable[str]], None] = lambda _identifiers: None,
         patience_s: float = PATIENCE_S,
         activity: Activity | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._activity = activity or Activity()
+        self.turns = turns or Turns(database, self._activity)
         self.on_commit = on_commit
         self._database = database
         self._files = files
@@ -204,13 +209,14 @@ class Committer:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Hold up the commits of this process, so that maintenance of a busy table is not outrun by them for ever."""
+        """Hold up commits, so that maintenance of a busy table is not outrun by them for ever."""
         with self._changed:
             while self._has_leader:
                 self._changed.wait()
             self._has_leader = True
         try:
-            yield
+            with self.turns.taken():
+                yield
         finally:
             with self._changed:
                 self._has_leader = False
@@ -221,14 +227,16 @@ class Committer:
         group: list[_Request] = []
         try:
             while not own.done:
-                with self._changed:
-                    group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
-                self._commit_group([request for request in group if not request.alone])
-                for request in group:
-                    if request.alone:
-                        self._commit_group([request])
-                with self._changed:
-                    self._changed.notify_all()
+                with self.turns.taken():
+                    # Only now: whoever comes while this process waits for its turn is in the group.
+                    with self._changed:
+                        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
+                    self._commit_group([request for request in group if not request.alone])
+                    for request in group:
+                        if request.alone:
+                            self._commit_group([request])
+                    with self._changed:
+                        self._changed.notify_all()
         finally:
             with self._changed:
                 for request in group:
@@ -394,11 +402,11 @@ class Committer:
         complete = False
         try:
             with self._database.transaction() as connection:
+                crash_points.reach("pointer-swap:before")
                 # Always in this order, so that two processes wait for one another instead of deadlocking.
-                for table in sorted(staged, key=lambda table: table.identifier):
-                    crash_points.reach("pointer-swap:before")
-                    self._files.catalog.commit(connection, self._files, table)
-                    crash_points.reach("pointer-swap:after")
+                ordered = sorted(staged, key=lambda table: table.identifier)
+                self._files.catalog.commit_together(connection, self._files, ordered)
+                crash_points.reach("pointer-swap:after")
                 crash_points.reach("control-plane-write:before")
                 for request, plan in plans.items():
                     _carry_out(request, connection, plan.announce, plan.apply)

@@ -113,35 +113,41 @@ class Finalization:
         releases: bool,
         released: Callable[[Connection], None],
     ) -> CommitPlan:
+        self._metadata_tables.ensure()
         with self._database.snapshot() as connection:
             session, members, announced_ns = _read(connection, session_uuid)
             _check_ready(session, members)
             _check_admitted(session, members, judged, releases)
             entries = _recorded_files(connection, session.id)
             sequence = find_sequence(connection, session.locator.sequence)
-        if sequence is None:
-            raise NotFoundError("session", session_uuid)
-        # A finalize that is taken up again ends the session at the time that was announced.
-        completed_at_ns = announced_ns or time.time_ns()
+            if sequence is None:
+                raise NotFoundError("session", session_uuid)
+            # A finalize that is taken up again ends the session at the time that was announced.
+            completed_at_ns = announced_ns or time.time_ns()
+            published = self._metadata_tables.publish(connection, sequence, session, members, completed_at_ns)
         is_repeated = session.state is SessionState.COMMITTING
         changes = [
             TableChange(topic.table_identifier, add=entries[topic.id], is_repeated=is_repeated)
             for topic in members
             if topic.table_identifier is not None and entries[topic.id]
         ]
-        published = self._metadata_tables.publish(sequence, session, members, completed_at_ns)
+        announces = self._committer.announces
 
         def announce(connection: Connection) -> None:
             if is_pending(connection, session.locator.sequence):
                 raise CommitConflictError("a deletion in the same sequence is not through yet; try again")
             published.check(connection)
-            _mark_committing(connection, session, {topic.id for topic in members}, completed_at_ns, releases)
+            # In the transaction in which it is finalized too, nobody sees it on the way there.
+            state = SessionState.COMMITTING if announces else SessionState.FINALIZED
+            _mark(connection, session, state, {topic.id for topic in members}, completed_at_ns, releases)
             if session.state is SessionState.QUARANTINED:
                 released(connection)
 
         def apply(connection: Connection) -> None:
-            published.check(connection)
-            _mark_finalized(connection, session, completed_at_ns)
+            if announces:
+                published.check(connection)
+                _mark_finalized(connection, session, completed_at_ns)
+            _forget_recorded_files(connection, session)
             audit.record(connection, "session_finalize", session.locator, actor=actor, topics=len(members))
 
         summary = {SESSION_SUMMARY: str(session.locator)}
@@ -200,9 +206,15 @@ def _recorded_files(connection: Connection, session_id: int) -> dict[int, list[D
     return entries
 
 
-def _mark_committing(
-    connection: Connection, session: SessionRecord, planned_topics: set[int], completed_at_ns: int, releases: bool
+def _mark(
+    connection: Connection,
+    session: SessionRecord,
+    state: SessionState,
+    planned_topics: set[int],
+    completed_at_ns: int,
+    releases: bool,
 ) -> None:
+    """Take a session from any state in which it may be finalized to the next, or the last one."""
     before = [SessionState.OPEN, SessionState.COMMITTING, *([SessionState.QUARANTINED] if releases else [])]
     if session.state is SessionState.QUARANTINED:
         # Of several who release it, one does.
@@ -211,11 +223,11 @@ def _mark_committing(
     marked = connection.execute(
         update(sessions)
         .where(sessions.c.id == session.id, sessions.c.state.in_(before))
-        .values(state=SessionState.COMMITTING, completed_at_ns=completed_at_ns, quarantine_reason=None)
+        .values(state=state, completed_at_ns=completed_at_ns, quarantine_reason=None)
     )
     if marked.rowcount != 1:
-        state = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
-        if state == SessionState.COMMITTING:
+        found = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
+        if found == SessionState.COMMITTING:
             raise StalePlanError
         raise _no_longer_open(connection, session)
     current = connection.execute(select(topics.c.id).where(topics.c.session_id == session.id)).scalars().all()
@@ -231,6 +243,9 @@ def _mark_finalized(connection: Connection, session: SessionRecord, completed_at
     )
     if marked.rowcount != 1:
         raise _no_longer_open(connection, session)
+
+
+def _forget_recorded_files(connection: Connection, session: SessionRecord) -> None:
     of_session = select(topics.c.id).where(topics.c.session_id == session.id)
     connection.execute(delete(data_files).where(data_files.c.topic_id.in_(of_session)))
 

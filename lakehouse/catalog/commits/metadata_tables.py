@@ -151,10 +151,20 @@ class MetadataTables:
         self._is_ensured = True
 
     def publish(
-        self, sequence: SequenceRecord, session: SessionRecord, members: Sequence[TopicRecord], completed_at_ns: int
+        self,
+        connection: Connection,
+        sequence: SequenceRecord,
+        session: SessionRecord,
+        members: Sequence[TopicRecord],
+        completed_at_ns: int,
     ) -> MetadataPlan:
-        """The changes that show a session which is being finalized, with its topics, and its sequence if need be."""
-        self.ensure()
+        """The changes that show a session which is being finalized, with its topics, and its sequence if need be.
+
+        Args:
+            connection: What was read of them comes from the same snapshot. Call `ensure` before.
+            sequence, session, members: What is to be shown.
+            completed_at_ns: When it is finalized.
+        """
         rows = {
             SESSIONS: [
                 {
@@ -174,7 +184,7 @@ class MetadataTables:
             replaced = {SESSIONS: of_session, TOPICS: of_session}
         if replaced or not self._files.catalog.shares_transactions:
             replaced[SEQUENCES] = {"sequence": sequence.name}
-        is_alone = self._is_alone(session.locator)
+        is_alone = _is_alone(connection, session.locator, _PUBLISHED)
         if is_alone:
             rows[SEQUENCES] = [
                 {
@@ -215,7 +225,8 @@ class MetadataTables:
         locator = SessionLocator.parse(name)
         session = {"sequence": locator.sequence, "session": name}
         removals = {SESSIONS: session, TOPICS: session, NOTIFICATIONS: session}
-        is_alone = self._is_alone(locator, _PUBLISHED_OR_ABOUT_TO_BE)
+        with self._database.snapshot() as connection:
+            is_alone = _is_alone(connection, locator, _PUBLISHED_OR_ABOUT_TO_BE)
         if is_alone:
             removals[SEQUENCES] = {"sequence": locator.sequence}
         check = _check_alone(locator, is_alone, _PUBLISHED_OR_ABOUT_TO_BE)
@@ -245,10 +256,6 @@ class MetadataTables:
         self.ensure()
         sequence = resource if isinstance(resource, str) else resource.sequence
         return MetadataPlan(_removals(sequence, {NOTIFICATIONS: _notes_on(sequence, str(resource))}))
-
-    def _is_alone(self, session: SessionLocator, states: Collection[SessionState] = _PUBLISHED) -> bool:
-        with self._database.snapshot() as connection:
-            return _is_alone(connection, session, states)
 
 
 def _is_alone(connection: Connection, session: SessionLocator, states: Collection[SessionState]) -> bool:

@@ -32,7 +32,7 @@ def commit_stepwise(files: TableFiles, staged: list[StagedTable]) -> None:
     crash_points.reach("table-commit:before")
     # A server may have carried out a part of what it reports as failed.
     staged.clear()
-    if catalog.commit_together(files, ordered):
+    if catalog.commit_together(None, files, ordered):
         crash_points.reach("table-commit:after")
         return
     staged.extend(ordered)

@@ -167,7 +167,10 @@ class RestTableCatalog:
         with self._unraced(files, [staged]):
             self._send(path, body, staged.identifier)
 
-    def commit_together(self, files: "TableFiles", staged: Sequence["StagedTable"]) -> bool:
+    def commit_together(
+        self, connection: Connection | None, files: "TableFiles", staged: Sequence["StagedTable"]
+    ) -> bool:
+        del connection
         if not self._commits_together:
             return False
         changes = [self._request(files, table) for table in staged]

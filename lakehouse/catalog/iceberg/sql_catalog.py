@@ -80,15 +80,18 @@ def read_pointers(connection: Connection, identifiers: Iterable[str] | None = No
     return {f"{row.table_namespace}.{row.table_name}": row.metadata_location for row in rows}
 
 
-def swap_pointer(connection: Connection, identifier: str, old_location: str, new_location: str) -> bool:
-    """Point a table to a new metadata file, provided that it still points to the old one.
+def swap_pointers(connection: Connection, staged: Sequence["StagedTable"]) -> bool:
+    """Point tables to new metadata files, each provided that it still points to the old one; in the order given.
 
     Returns:
-        False if another commit (or a drop) came first; nothing is changed then.
+        False if another commit (or a drop) of one of them came first; the transaction has to be rolled back then.
     """
-    namespace, name = split_identifier(identifier)
-    values = {"namespace": namespace, "name": name, "old": old_location, "new": new_location}
-    return connection.execute(_SWAP, values).rowcount == 1
+    moves = []
+    for table in staged:
+        namespace, name = split_identifier(table.identifier)
+        moves.append({"namespace": namespace, "name": name, "old": table.base_location, "new": table.new_location})
+    # All of them in one round trip to the server: it is asked for the next before it has answered for the last.
+    return not moves or connection.execute(_SWAP, moves).rowcount == len(moves)
 
 
 def insert_pointer(connection: Connection, identifier: str, location: str) -> bool:
@@ -195,15 +198,16 @@ class SqlTableCatalog:
         return [staged.new_location]
 
     def commit(self, connection: Connection | None, files: "TableFiles", staged: "StagedTable") -> None:
+        self.commit_together(connection, files, [staged])
+
+    def commit_together(
+        self, connection: Connection | None, files: "TableFiles", staged: Sequence["StagedTable"]
+    ) -> bool:
         del files
         assert connection is not None, "pointers move in a transaction"
-        if not swap_pointer(connection, staged.identifier, staged.base_location, staged.new_location):
+        if not swap_pointers(connection, staged):
             raise CatalogConflictError
-
-    def commit_together(self, files: "TableFiles", staged: Sequence["StagedTable"]) -> bool:
-        # One by one in the caller's transaction is together.
-        del files, staged
-        return False
+        return True
 
 
 def _is(identifier: str) -> tuple[ColumnElement[bool], ...]:

@@ -93,7 +93,9 @@ class TableCatalog(Protocol):
         """
         ...
 
-    def commit_together(self, files: "TableFiles", staged: Sequence["StagedTable"]) -> bool:
+    def commit_together(
+        self, connection: Connection | None, files: "TableFiles", staged: Sequence["StagedTable"]
+    ) -> bool:
         """Move several tables at once; False, and nothing is done, if the catalog has no way to.
 
         Raises:
