@@ -89,6 +89,10 @@ class StateError(LakehouseError, Terminal):
     """The object exists but its state forbids the operation (protocol section 7.3)."""
 
 
+class ChangedTableError(StateError):
+    """Another engine changed a table in a way that topics or commits of ours cannot follow."""
+
+
 class PermissionDeniedError(LakehouseError, Terminal):
     """The caller does not hold the capability or the permission the operation needs."""
 

@@ -45,7 +45,8 @@ def sql(
 ) -> None:
     """Ask the tables in SQL (DuckDB's dialect), named like imu.imu_front or mosaico.sequences.
 
-    Only data files are read whose statistics allow a match, conditions on nested fields included.
+    Only data files are read whose statistics allow a match, conditions on nested fields included. All tables of a
+    statement are as they were at one moment: a session is in each of them or in none.
     """
     # Imported when the command runs: the libraries behind it take a second, `--help` should not.
     from lakehouse.catalog.errors import BadRequestError

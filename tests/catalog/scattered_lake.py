@@ -38,11 +38,17 @@ class ScatteredLake:
     """Opens the lake in `home`; any number may, in any number of processes."""
 
     def __init__(
-        self, home: Path, database_url: str = "", store: Mapping[str, str] | None = None, **changes: Any
+        self,
+        home: Path,
+        database_url: str = "",
+        store: Mapping[str, str] | None = None,
+        *,
+        may_be_lost: bool = False,
+        **changes: Any,
     ) -> None:
         options: dict[str, Any] = {"max_chunk_size": TINY_CHUNK, "compaction_target_size": 1 << 20, **changes}
         settings = Settings.load(home=home, db_url=database_url, **({"store_endpoint": ""} if store is None else store))
-        self.lakehouse = Lakehouse.open(settings.model_copy(update=options))
+        self.lakehouse = Lakehouse.open(settings.model_copy(update=options), may_be_lost=may_be_lost)
 
     def begin(self, sequence: str) -> SessionRecord:
         self.lakehouse.sequences.create(sequence)

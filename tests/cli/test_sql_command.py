@@ -112,7 +112,11 @@ def test_tables_are_listed(lakehouse: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["SELECT * FROM imu.nowhere"], "imu.nowhere"),
+        (["SELECT * FROM imu.nowhere"], "table 'imu.nowhere' not found\n"),
+        (["SELECT * FROM mosaico.sequence"], "'mosaico.sequence' not found; did you mean 'mosaico.sequences' or"),
+        (["SELECT * FROM gps.imu AT (VERSION => 1)"], "table 'gps.imu' not found; did you mean 'imu.imu'?"),
+        (["SELECT * FROM imu"], "table 'imu' not found; did you mean 'imu.imu'?"),
+        (["SELECT * FROM Topic"], "table 'Topic' not found; did you mean 'mosaico.topics'?"),
         (["DROP TABLE imu.imu"], "statements that change something are refused"),
         (["SELECT nothing FROM imu.imu"], "nothing"),
         (["SELECT 1", "-f", "parquet"], "--output"),

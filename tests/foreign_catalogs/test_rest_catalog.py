@@ -26,6 +26,7 @@ from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.rebuild.rebuild import rebuild
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.sql.lake_sql import LakeSql
 from tests.catalog.small_lake import child_environment
 from tests.forked import ForkedProgram
 from tests.rebuild.test_rebuild import record
@@ -301,3 +302,27 @@ def test_a_catalog_that_cannot_be_reached_is_told_by_its_setting(tmp_path: Path)
     settings = Settings.load(home=tmp_path, db_url="", store_endpoint="", catalog_uri="http://127.0.0.1:9/")
     with pytest.raises(ConfigurationError, match="LAKEHOUSE_CATALOG_URI"):
         Lakehouse.open(settings)
+
+
+def test_a_statement_over_two_tables_sees_a_session_in_both_or_in_none(
+    server: RestCatalogServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForeignLake(server, tmp_path, together=True).open() as lakehouse:
+        lakehouse.sequences.create("drive", {})
+        record(lakehouse, "drive", "a", "b")
+        lakehouse.sequences.create("next", {})
+        record(lakehouse, "next", "a", "b", finalize=False)
+        (waiting,) = (each.uuid for each in lakehouse.recovery.stale(0))
+        original, pending = RestCatalog.load_table, [waiting]
+
+        def between(catalog: RestCatalog, identifier: str) -> Any:
+            table = original(catalog, identifier)
+            if pending:
+                lakehouse.sessions.finalize(pending.pop())
+            return table
+
+        monkeypatch.setattr(RestCatalog, "load_table", between)
+        question = "SELECT (SELECT count(*) FROM plain.a) AS a, (SELECT count(*) FROM plain.b) AS b"
+        with LakeSql(lakehouse).opened(question) as statement:
+            assert statement.batches().read_all().to_pylist() == [{"a": 8, "b": 8}]
+        assert pending == []

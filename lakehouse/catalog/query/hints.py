@@ -1,6 +1,5 @@
 """Why a query may find nothing: names it uses that nothing in the lake has, and those that may be meant."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, select
 from lakehouse.catalog.control_plane.metadata_index import NOT_INDEXED
 from lakehouse.catalog.control_plane.schema import metadata_paths, topics
 from lakehouse.catalog.errors import BadRequestError, quoted, shorten
+from lakehouse.catalog.proposals import MOST_NAMES, MOST_PROPOSED, proposal
 from lakehouse.catalog.query.column_filters import is_storable
 from lakehouse.catalog.query.conditions import FieldCondition, Operator
 from lakehouse.catalog.query.explain import condition_text
@@ -20,11 +20,6 @@ from lakehouse.catalog.query.metadata_paths import MetadataPath
 from lakehouse.catalog.query.predicates import RowPredicate
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 from lakehouse.ontology.storage_types import is_any_list
-
-MOST_NAMES = 5000
-_MOST_PROPOSED = 3
-# Of two texts alike; below this, proposals are guesses.
-_LEAST_SIMILARITY = 0.6
 
 
 def find_hints(connection: Connection, query: Query, schemas_of: Callable[[str], Iterable[bytes]]) -> list[str]:
@@ -59,7 +54,7 @@ def _on_tag(connection: Connection, tag: str) -> str | None:
     if is_storable(tag) and connection.scalar(present) is not None:
         return None
     known = connection.scalars(select(topics.c.ontology_tag).distinct().limit(MOST_NAMES)).all()
-    return f"no topic has the tag {quoted(tag)}{_proposal(tag, known)}"
+    return f"no topic has the tag {quoted(tag)}{proposal(tag, known)}"
 
 
 def _on_field(condition: FieldCondition, schemas: Iterable[bytes]) -> str | None:
@@ -80,12 +75,12 @@ def _on_field(condition: FieldCondition, schemas: Iterable[bytes]) -> str | None
     if not known:
         return None  # of this tag nothing was uploaded yet
     if not kinds:
-        proposal = _proposal(str(path).removeprefix(f"{path.tag}."), known, f"{path.tag}.")
-        return f"no topic has a field {quoted(path)}{proposal}"
+        proposed = proposal(str(path).removeprefix(f"{path.tag}."), known, f"{path.tag}.")
+        return f"no topic has a field {quoted(path)}{proposed}"
     name = str(path).removeprefix(f"{path.tag}.")
     below = [each for each in known if each.startswith((f"{name}.", f"{name}["))]
     if below:
-        shown = ", ".join(quoted(f"{path.tag}.{each}") for each in below[:_MOST_PROPOSED])
+        shown = ", ".join(quoted(f"{path.tag}.{each}") for each in below[:MOST_PROPOSED])
         return f"{quoted(path)} has no values of its own, but fields such as {shown}"
     return f"no value of {quoted(path)} ({', '.join(kinds)}) can satisfy {quoted(condition_text(condition))}"
 
@@ -96,7 +91,7 @@ def _on_metadata(connection: Connection, path: MetadataPath) -> str | None:
     if not asked or not is_storable(asked) or connection.scalar(present) is not None:
         return None
     known = connection.scalars(select(metadata_paths.c.key_path).distinct().limit(MOST_NAMES)).all()
-    return f"no metadata has {quoted(asked)}{_proposal(asked, known)}"
+    return f"no metadata has {quoted(asked)}{proposal(asked, known)}"
 
 
 def _leaves(schema: bytes) -> Iterator[str]:
@@ -116,14 +111,3 @@ def _below(name: str, kind: pa.DataType) -> Iterator[str]:
             yield from _below(f"{name}.{field.name}", field.type)
     else:
         yield name
-
-
-def _proposal(asked: str, known: Iterable[str], prefix: str = "") -> str:
-    """The known names that are most like the one asked for, as the end of a sentence."""
-    by_folded: dict[str, str] = {}
-    for name in list(known)[:MOST_NAMES]:
-        by_folded.setdefault(name.casefold(), name)
-    alike = difflib.get_close_matches(asked.casefold(), by_folded, _MOST_PROPOSED, _LEAST_SIMILARITY)
-    if not alike:
-        return ""
-    return "; did you mean " + " or ".join(quoted(prefix + by_folded[each]) for each in alike) + "?"

@@ -16,16 +16,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError, RESTError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
-from pyiceberg.schema import index_name_by_id
+from pyiceberg.schema import index_by_id, index_name_by_id
 from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
-from lakehouse.catalog.errors import BadRequestError, NotFoundError, StorageError
+from lakehouse.catalog.errors import BadRequestError, NotFoundError
 from lakehouse.catalog.iceberg.catalogs import open_pyiceberg_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.sql.lake_state import all_tables, load_together, no_such_table
 from lakehouse.catalog.sql.statements import (
     PastTable,
     TableName,
@@ -38,6 +38,7 @@ from lakehouse.catalog.sql.statements import (
 from lakehouse.catalog.storage import Warehouse
 
 _SHOW_TABLES = re.compile(r"^\s*show\s+(all\s+)?tables\s*;?\s*$", re.IGNORECASE)
+_UNKNOWN_TABLE = re.compile(r"Table with name (.+?) does not exist")
 _ALL_TABLES = (
     "SELECT table_schema AS namespace, table_name AS name FROM information_schema.tables "
     "WHERE table_schema <> 'main' ORDER BY ALL"
@@ -62,7 +63,7 @@ class FilesRead:
 
 
 class LakeSql:
-    """One statement at a time over the current state of all tables it names.
+    """One statement at a time over the tables it names, all of them as they were at one moment.
 
     Args:
         lakehouse: Where the tables are.
@@ -78,7 +79,8 @@ class LakeSql:
 
         Raises:
             BadRequestError: If it is no SELECT, or DuckDB does not understand it.
-            NotFoundError: If it names a table that does not exist.
+            CommitConflictError: If the tables kept changing while they were looked at.
+            NotFoundError: If it names a table that does not exist; says which ones are called alike.
             StorageError: If a table cannot be read.
         """
         lake = self._lakehouse
@@ -88,6 +90,10 @@ class LakeSql:
             if _SHOW_TABLES.match(sql):
                 sql = _ALL_TABLES
             yield self._prepare(catalog, connection, sql.strip().rstrip(";"))
+        except duckdb.CatalogException as error:
+            if unknown := _UNKNOWN_TABLE.search(str(error)):
+                raise no_such_table(catalog, unknown.group(1)) from None
+            raise BadRequestError(f"the statement cannot be run: {str(error)[:800]}") from None
         except duckdb.Error as error:
             raise BadRequestError(f"the statement cannot be run: {str(error)[:800]}") from None
         finally:
@@ -98,12 +104,13 @@ class LakeSql:
         sql, past = without_past(connection, sql)
         names = tables_in(connection, sql)
         if any(name.namespace == "information_schema" for name in names):
-            listed = [identifier for space in catalog.list_namespaces() for identifier in catalog.list_tables(space)]
-            for number, identifier in enumerate(listed):
+            for number, identifier in enumerate(all_tables(catalog)):
                 schema = schema_to_pyarrow(catalog.load_table(identifier).schema(), include_field_ids=False)
                 _register(connection, number, TableName(*identifier), schema.empty_table())
             return Statement(connection, sql, ())
-        tables = {name: _load(catalog, name, past.get(name)) for name in sorted(names)}
+        wanted = {name: ".".join(past[name].table if name in past else name) for name in sorted(names)}
+        loaded = load_together(self._lakehouse, catalog, set(wanted.values()))
+        tables = {name: _state(wanted[name], loaded[wanted[name]], past.get(name)) for name in wanted}
         filters = row_filters(sql, {name: table.schema for name, table in tables.items()})
         files = []
         for number, (name, table) in enumerate(tables.items()):
@@ -189,8 +196,14 @@ class _TableState:
 
     @property
     def keeps_names(self) -> bool:
-        """Whether no column has ever had another name, and no name has gone to another column."""
-        names = {item for schema in self.table.schemas().values() for item in index_name_by_id(schema).items()}
+        """Whether the columns of every file are found by name: no column has ever had another, no name has gone to
+        another column, no schema of the past is forgotten, and none has a value in files that lack it."""
+        schemas = self.table.schemas()
+        if any(number not in schemas for number in range(self.table.schema().schema_id)):
+            return False
+        if any(field.initial_default is not None for field in index_by_id(self.table.schema()).values()):
+            return False
+        names = {item for schema in schemas.values() for item in index_name_by_id(schema).items()}
         return len({field_id for field_id, _ in names}) == len({name for _, name in names}) == len(names)
 
     @property
@@ -199,14 +212,7 @@ class _TableState:
         return int(summary["total-data-files"] or 0) if summary else 0
 
 
-def _load(catalog: Catalog, name: TableName, past: PastTable | None) -> _TableState:
-    wanted = ".".join(past.table if past else name)
-    try:
-        table = catalog.load_table(wanted)
-    except NoSuchTableError:
-        raise NotFoundError("table", wanted) from None
-    except (OSError, RESTError, ValueError) as error:
-        raise StorageError(f"table {wanted} cannot be read") from error
+def _state(wanted: str, table: Table, past: PastTable | None) -> _TableState:
     if past is None:
         return _TableState(wanted, table, table.current_snapshot())
     found = _snapshot(table, past)
