@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lakehouse.contracts.results import VALIDATION_RESULTS
 from lakehouse.orchestration.recordings.ingest import ingest_recording
+from tests.docs.documented_lake import RECORDING, verdict
 from tests.engines.conftest import EMBEDDED, WRITERS, Stage
 from tests.engines.engines_under_test import DuckDB, Engine, Polars
 
@@ -21,35 +21,16 @@ JSON_FUNCTION = "json_extract_string"
 ITS_NAME = {"spark": "get_json_object", "trino": "json_extract_scalar", "duckdb": JSON_FUNCTION}
 (IN_PYTHON,) = re.findall(r"```python polars\n(.*?)```", PAGE, re.DOTALL)
 PART_WITH_JSON = re.compile(r"WITH robots AS \(.*?\n\),\n", re.DOTALL)
-SWERVE_NS = (1_773_480_449_000_000_000, 1_773_480_450_600_000_000)
 
 pytestmark = pytest.mark.timeout(600)
 PLACES = [place for place in (*WRITERS, *EMBEDDED) if place.values[0][1] == "production"]
-
-
-def verdict(rule: str, verdict: str, checked_at_ns: int) -> dict[str, Any]:
-    """A row of the verdicts, about the swerve."""
-    texts = ("contract", "contract_version", "rule_type", "kind", "dimension", "severity", "expected", "observed")
-    return {
-        **dict.fromkeys(texts, "x"),
-        **dict.fromkeys(("rows_checked", "rows_failed", "range_count"), 1),
-        **dict.fromkeys(("time_ranges", "samples"), "[]"),
-        "run_id": str(checked_at_ns),
-        "checked_at_ns": checked_at_ns,
-        "sequence": "city_drive",
-        "topic": "city_drive/imu/front",
-        "rule": rule,
-        "verdict": verdict,
-        "first_failing_ns": SWERVE_NS[0],
-        "last_failing_ns": SWERVE_NS[1],
-    }
 
 
 @pytest.fixture(scope="session")
 def demo(stage: Stage) -> Iterator[DuckDB]:
     """The demo recording in a lake in production, with verdicts; asked by DuckDB."""
     lake = stage.lake("production")
-    ingest_recording(lake.lakehouse, PROJECT / "demo" / "recordings" / "city_drive.mcap")
+    ingest_recording(lake.lakehouse, RECORDING)
     verdicts = [verdict("gaps", "failed", 1), verdict("gaps", "passed", 2), verdict("magnitude", "warned", 2)]
     lake.lakehouse.system_tables.append(VALIDATION_RESULTS, verdicts)
     yield DuckDB(lake)
