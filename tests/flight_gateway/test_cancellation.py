@@ -21,6 +21,9 @@ from tests.flight_gateway.raw_client import (
     status_of,
     upload_messages,
 )
+from tests.warehouses import BOTH
+
+WAREHOUSES = BOTH
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -37,7 +40,8 @@ def is_locked(raw: RawClient, locator: str) -> bool:
 
 
 def data_files(served: Served) -> set[str]:
-    return {str(path) for path in served.home.rglob("*.parquet")}
+    warehouse = served.lakehouse.warehouse
+    return {file.uri for file in warehouse.list_files(warehouse.uri) if file.uri.endswith(".parquet")}
 
 
 def busy_threads(served: Served) -> int:

@@ -19,7 +19,9 @@ from tests.flight_gateway.raw_client import (
     upload_messages,
     with_descriptor,
 )
+from tests.warehouses import BOTH
 
+WAREHOUSES = BOTH
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 SCHEMA_MESSAGE = BatchEncoder(PLAIN_SCHEMA).schema_message()
 STRANGER = "00000000-0000-4000-8000-000000000000"
