@@ -72,10 +72,16 @@ class InvalidDataError(BadRequestError):
 
 
 class NotFoundError(LakehouseError, Terminal, LookupError):
-    """The named sequence, session or topic does not exist."""
+    """The named sequence, session, topic or table does not exist.
 
-    def __init__(self, kind: str, name: object) -> None:
-        super().__init__(f"{kind} {quoted(name)} not found")
+    Args:
+        kind: What it is.
+        name: Its name.
+        hint: The end of the sentence: what may be meant.
+    """
+
+    def __init__(self, kind: str, name: object, hint: str = "") -> None:
+        super().__init__(f"{kind} {quoted(name)} not found{hint}")
 
 
 class AlreadyExistsError(LakehouseError, Terminal):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyiceberg.schema import Schema
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
+from lakehouse.catalog.errors import ChangedTableError
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.iceberg.sql_catalog import split_identifier
 from lakehouse.catalog.iceberg.table_documents import TableDocument
@@ -41,7 +41,8 @@ class TableOverview:
         ontology_tag: What its rows mean; None for tables that are not a topic's.
         topic: Path of the topic; None for tables that are not a topic's.
         description: One sentence on what a row is; empty if nobody says.
-        columns: All columns and nested fields, outer ones first.
+        columns: All columns and nested fields, outer ones first; empty if another engine gave the table some of a type
+            that is not known here.
         snapshot_id: Current snapshot; None before the first commit.
         committed_at_ms: When it was committed, Unix ms; None before the first commit.
         rows, files, total_bytes: What the snapshot holds.
@@ -111,7 +112,7 @@ def _overview(identifier: str, document: TableDocument) -> TableOverview | None:
         ontology_tag=tag,
         topic=topic,
         description=model.description if model else "",
-        columns=tuple(_columns(document.schema)),
+        columns=tuple(_columns(document)),
         location=document.location,
         snapshot_id=snapshot.get("snapshot-id"),
         committed_at_ms=snapshot.get("timestamp-ms"),
@@ -125,8 +126,12 @@ def _number(summary: Mapping[str, Any], key: str) -> int:
     return int(summary.get(key, 0))
 
 
-def _columns(schema: Schema) -> list[ColumnOverview]:
+def _columns(document: TableDocument) -> list[ColumnOverview]:
     columns: list[ColumnOverview] = []
+    try:
+        schema = document.schema
+    except ChangedTableError:
+        return columns
     pending = [(field.name, field) for field in reversed(schema.fields)]
     while pending:
         path, field = pending.pop()

@@ -146,7 +146,7 @@ class TestOurOwnTables:
             assert topic.uuid in file.path
             assert (file.record_count, file.start_ns, file.end_ns) == (3, 1, 3)
             assert not file.holds_other_sequences
-            assert not file.delete_files
+            assert not file.deletions
 
     def test_the_window_leaves_files_out(self, recordings: Recordings) -> None:
         day = 86_400 * 10**9
@@ -348,12 +348,20 @@ class TestOtherEngines:
             assert recordings.read(topic) == before[name]
             assert len(recordings.read(topic, TimeWindow(10, 20))) == 5
 
-    def test_a_rewrite_that_lost_a_column_is_a_storage_error(self, recordings: Recordings) -> None:
+    def test_a_column_that_was_dropped_before_a_rewrite_is_null(self, recordings: Recordings) -> None:
         topic = recordings.record("a", list(range(10)))
         table = recordings.table(topic)
         with table.update_schema() as update:
             update.delete_column("label")
         rewrite(table)
+        read = recordings.read(topic)
+        assert [row["label"] for row in read] == [None] * 10
+        assert numbers(read) == list(range(10))
+
+    def test_a_rewrite_that_lost_a_column_of_the_table_is_a_storage_error(self, recordings: Recordings) -> None:
+        topic = recordings.record("a", list(range(10)))
+        table = recordings.table(topic)
+        rewrite(table, without="label")
         with pytest.raises(StorageError, match="cannot be read"):
             list(recordings.lakehouse.reader.read(topic))
 
@@ -390,11 +398,18 @@ def shuffled(rows: pa.Table) -> pa.Table:
 
 
 def rewrite(
-    table: Table, sequence: str | None = "a", *, shuffle: bool = False, bounds: bool = True, **parquet_options: Any
+    table: Table,
+    sequence: str | None = "a",
+    *,
+    shuffle: bool = False,
+    bounds: bool = True,
+    without: str | None = None,
+    **parquet_options: Any,
 ) -> None:
     """Replace the files of a sequence (None: of all) by one, as a compaction of another engine does."""
     scan = table.scan() if sequence is None else table.scan(EqualTo("sequence", sequence))
     rows = scan.to_arrow().cast(schema_to_pyarrow(table.schema()))
+    rows = rows if without is None else rows.drop_columns([without])
     path = f"{table.location()}/data/00000-0-{uuid.uuid4()}.parquet"
     pq.write_table(shuffled(rows) if shuffle else rows, path.removeprefix("file://"), **parquet_options)
     times = rows["timestamp_ns"].to_numpy()

@@ -24,7 +24,7 @@ from lakehouse.catalog.iceberg.avro_encoding import ContainerFile
 from lakehouse.catalog.iceberg.element_records import HEADER_KEY
 from lakehouse.catalog.iceberg.encoded_entries import EncodedManifest, decode_entries
 from lakehouse.catalog.iceberg.entry_layout import EntryBytes, find_entries
-from lakehouse.catalog.iceberg.manifest_frames import DecodedMetrics, FieldMap, ManifestFrame
+from lakehouse.catalog.iceberg.manifest_frames import BlobPlaces, DecodedMetrics, FieldMap, ManifestFrame
 
 # Field ids: Iceberg spec, "Manifests" and "Data File Fields".
 _STATUS, _SEQUENCE_NUMBER, _DATA_FILE = 0, 3, 2
@@ -32,7 +32,12 @@ _CONTENT, _PATH, _FORMAT, _PARTITION, _RECORD_COUNT, _FILE_SIZE = 134, 100, 101,
 _COLUMN_SIZES, _VALUE_COUNTS, _NULL_COUNTS, _NAN_COUNTS, _LOWER_BOUNDS, _UPPER_BOUNDS = 108, 109, 110, 137, 125, 128
 _COUNT_MAPS = (_VALUE_COUNTS, _NULL_COUNTS, _NAN_COUNTS)
 _BOUND_MAPS = (_LOWER_BOUNDS, _UPPER_BOUNDS)
-_SCALARS = (_STATUS, _SEQUENCE_NUMBER, _CONTENT, _PATH, _FORMAT, _PARTITION, _RECORD_COUNT, _FILE_SIZE)
+# Of deletion vectors: the data file, and where in the Puffin file (format version 3).
+_VECTOR_OF, _VECTOR_OFFSET, _VECTOR_SIZE = 143, 144, 145
+_SCALARS = (
+    *(_STATUS, _SEQUENCE_NUMBER, _CONTENT, _PATH, _FORMAT, _PARTITION, _RECORD_COUNT, _FILE_SIZE),
+    *(_VECTOR_OF, _VECTOR_OFFSET, _VECTOR_SIZE),
+)
 
 _DELETED = 2
 _DATA = 0
@@ -220,6 +225,19 @@ def decode_frame(
             nan_counts=maps[_NAN_COUNTS].freeze(pa.int64()),
         ),
         elements=container.metadata.get(HEADER_KEY, b""),
+        vectors=_vectors(rows),
+    )
+
+
+def _vectors(rows: Sequence[_Row]) -> BlobPlaces | None:
+    is_vector = [row.get(_VECTOR_OFFSET) is not None for row in rows]
+    if not any(is_vector):
+        return None
+    data_files = [row[_VECTOR_OF] if is_one else None for row, is_one in zip(rows, is_vector, strict=True)]
+    return BlobPlaces(
+        pa.array(data_files, pa.string()),
+        np.array([row.get(_VECTOR_OFFSET) or 0 for row in rows], np.int64),
+        np.array([row.get(_VECTOR_SIZE) or 0 for row in rows], np.int64),
     )
 
 

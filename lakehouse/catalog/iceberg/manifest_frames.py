@@ -167,6 +167,25 @@ class DecodedMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobPlaces:
+    """Where the deletion vectors of a manifest are (Iceberg spec, "Deletion Vectors"), one entry per file.
+
+    Attributes:
+        data_files: URI of the data file whose rows are deleted; null where the entry is no deletion vector.
+        offsets, sizes: Place of the vector in its Puffin file, bytes; meaningless where `data_files` is null.
+    """
+
+    data_files: pa.Array
+    offsets: Counts
+    sizes: Counts
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return int(self.data_files.nbytes + self.offsets.nbytes + self.sizes.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestFrame:
     """The live files of one manifest.
 
@@ -182,6 +201,7 @@ class ManifestFrame:
         metrics: Bounds and counts by field id.
         elements: Bounds of elements of lists and maps as the manifest carries them, empty if it does not; decoded by
             `element_records.decode_records`.
+        vectors: Where its deletion vectors are; None if it has none.
     """
 
     paths: pa.Array
@@ -194,6 +214,7 @@ class ManifestFrame:
     formats: pa.Array
     metrics: FileMetrics
     elements: bytes = b""
+    vectors: BlobPlaces | None = None
     _long_bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -205,7 +226,9 @@ class ManifestFrame:
         arrays = (self.paths, self.sequences, self.days, self.formats)
         vectors = (self.sequence_numbers, self.contents, self.record_counts, self.file_sizes)
         of_times = 2 * _LONG_WIDTH * len(self)  # what `long_bounds` keeps
-        return sum(each.nbytes for each in (*arrays, *vectors)) + self.metrics.nbytes + len(self.elements) + of_times
+        places = 0 if self.vectors is None else self.vectors.nbytes
+        own = sum(each.nbytes for each in (*arrays, *vectors)) + places
+        return own + self.metrics.nbytes + len(self.elements) + of_times
 
     def long_bounds(self, field_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of a `long` field as int64; the widest possible where a file has none."""

@@ -20,9 +20,11 @@ from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import PrimitiveType
 
+from lakehouse.catalog.errors import ChangedTableError
 from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.bounds import ElementCounts, column_metrics, count_elements
 from lakehouse.catalog.iceberg.leaves import parquet_leaves
+from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT
 from lakehouse.catalog.iceberg.manifests import DELETED, read_avro_entries
 from lakehouse.catalog.iceberg.staging import REPLACE, FileChange, StagedTable, stage
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
@@ -59,10 +61,14 @@ def stage_rows(
         None if there is nothing to append and no row matches what is to be removed.
 
     Raises:
+        ChangedTableError: If another engine has changed the table so that rows of ours do not fit; nothing is written.
         StorageError: If a file cannot be read or written.
     """
+    base.check_writable()
     filters = [change for change in changes if change.remove or change.remove_below]
-    appended = [change.append for change in changes if change.append is not None and change.append.num_rows]
+    appended = [
+        _fitted(base, change.append) for change in changes if change.append is not None and change.append.num_rows
+    ]
     replaced, survivors = _rewrite_without(files, base, filters) if filters else ([], [])
     if not replaced and not appended:
         return None
@@ -86,6 +92,7 @@ def merge_row_files(files: TableFiles, base: TableDocument) -> MergedRows | None
     Data files never change: the result stays good whatever is committed meanwhile, as long as all of them are live.
 
     Raises:
+        ChangedTableError: If another engine has changed the table so that its files must be left alone.
         StorageError: If a file cannot be read or written.
     """
     classes: dict[int, list[DataFile]] = {}
@@ -158,13 +165,28 @@ def _bounds(schema: Schema, data_file: DataFile, column: str) -> tuple[Any, Any]
 
 
 def _live_files(files: TableFiles, base: TableDocument) -> list[DataFile]:
+    """The data files.
+
+    Raises:
+        ChangedTableError: If what is in them is not what the table holds.
+        StorageError: If a file cannot be read.
+    """
     snapshot = base.current_snapshot
     if snapshot is None:
         return []
+    records = [record for record in files.manifest_list(snapshot["manifest-list"]) if record.live_files]
+    if any(record.content != DATA_CONTENT for record in records):
+        raise ChangedTableError(
+            f"single rows of table {base.name} were deleted by another engine: its data files have to be rewritten "
+            "there before rows can be removed here"
+        )
+    if not base.columns.keeps_names:
+        raise ChangedTableError(
+            f"columns of table {base.name} were renamed by another engine: rows cannot be removed from it here"
+        )
     return [
         entry.data_file
-        for record in files.manifest_list(snapshot["manifest-list"])
-        if record.live_files
+        for record in records
         for entry in read_avro_entries(files.read(record.path))
         if entry.status != DELETED
     ]
@@ -184,6 +206,13 @@ def _conformed(schema: Schema, rows: pa.Table) -> pa.Table:
         for wanted in target
     ]
     return pa.table(columns, schema=target)
+
+
+def _fitted(base: TableDocument, rows: pa.Table) -> pa.Table:
+    """Rows of ours in the columns of the table; those that somebody else has added are null."""
+    for name in rows.schema.names:
+        base.column_id(name)
+    return _conformed(base.schema, rows)
 
 
 def _write(files: TableFiles, base: TableDocument, tables: Iterable[pa.Table]) -> DataFile:

@@ -116,6 +116,7 @@ def stage(
     Raises:
         ReplacedFilesGoneError: If the change replaces files which the table does not hold any more, or rows of which
             another engine deleted.
+        ChangedTableError: If another engine has made the table one that we do not write to; nothing is written.
         StorageError: If a file cannot be read or written.
     """
     return SnapshotBuilder(files, identifier, base, data_files).stage(change)
@@ -235,7 +236,7 @@ class SnapshotBuilder:
 
     def _removed_by_bounds(self, record: ManifestRecord, sequences: frozenset[str]) -> set[str]:
         """The same for files that another engine wrote in a partitioning without the sequence."""
-        field_id = self._base.schema.find_field(_SEQUENCE_FIELD).field_id
+        field_id = self._base.column_id(_SEQUENCE_FIELD)
         removed = set()
         for entry in read_avro_entries(self._files.read(record.path)):
             lower = (entry.data_file.lower_bounds or {}).get(field_id)
@@ -255,9 +256,9 @@ class SnapshotBuilder:
     def _sequence_index(self, spec_id: int) -> int | None:
         """Position of the partition field that is the identity of the column `sequence`."""
         spec = next(spec for spec in self._base.fields["partition-specs"] if spec["spec-id"] == spec_id)
-        source = self._base.schema.find_field(_SEQUENCE_FIELD)
+        source_id = self._base.column_id(_SEQUENCE_FIELD)
         for index, partition_field in enumerate(spec["fields"]):
-            if partition_field["source-id"] == source.field_id and partition_field["transform"] == "identity":
+            if partition_field["source-id"] == source_id and partition_field["transform"] == "identity":
                 return index
         return None
 
@@ -327,6 +328,7 @@ class SnapshotBuilder:
         return summary
 
     def _write(self, snapshot: dict[str, Any], records: Sequence[ManifestRecord]) -> StagedTable:
+        fields = self._base.with_snapshot(snapshot)
         parent = self._base.current_snapshot
         list_location = snapshot["manifest-list"]
         manifest_list = encode_manifest_list(
@@ -346,7 +348,7 @@ class SnapshotBuilder:
             self._identifier,
             self._base.metadata_location,
             self._base.next_metadata_location(),
-            self._base.with_snapshot(snapshot),
+            fields,
             tuple(written),
             snapshot,
             tuple(records),

@@ -9,16 +9,17 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pyiceberg.schema import Schema
 
 from lakehouse.catalog.bounded_cache import BoundedCache
-from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.errors import ChangedTableError, StorageError, quoted
+from lakehouse.catalog.iceberg.column_history import ColumnHistory
 from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.manifest_format import ManifestFormat, manifest_format, parse_schema
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord, decode_manifest_list
@@ -32,6 +33,9 @@ MAIN_BRANCH = "main"
 MAX_METADATA_LOG = 100
 CACHED_BYTES = 32 << 20
 CACHED_MANIFEST_RECORDS = 50_000
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # They wait for an object store; idle ones cost nothing.
 _readers = ThreadPoolExecutor(16, thread_name_prefix="table-files")
@@ -87,9 +91,64 @@ class TableDocument:
 
     @property
     def schema(self) -> Schema:
-        return parse_schema(self.schema_json)
+        """The current schema.
+
+        Raises:
+            ChangedTableError: If another engine gave it columns of a type that is not known here.
+        """
+        try:
+            return parse_schema(self.schema_json)
+        except ValueError:
+            raise ChangedTableError(f"table {self.name} has columns of a type that is not known here") from None
+
+    @cached_property
+    def columns(self) -> ColumnHistory:
+        """Its columns by all names they ever had."""
+        return ColumnHistory(self.fields["schemas"], self.fields["current-schema-id"])
+
+    def column_id(self, name: str) -> int:
+        """Field id of one of the columns that all topic tables have.
+
+        Raises:
+            ChangedTableError: If another engine renamed or dropped it.
+        """
+        field_id = self.columns.current.get((name,))
+        if field_id is None:
+            raise ChangedTableError(
+                f"table {self.name} has no column {quoted(name)} any more: another engine renamed or dropped it; "
+                "a renamed one has to get its name back there"
+            )
+        return field_id
+
+    @property
+    def name(self) -> str:
+        """As catalogs call it, unless somebody has renamed the whole table since."""
+        return ".".join(self.location.rsplit("/", 2)[1:])
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it is of the format version that our commits are written in."""
+        return bool(self.fields["format-version"] == FORMAT_VERSION)
+
+    def check_writable(self) -> None:
+        """Refuse to write to a table which other engines could not read, or not rightly, afterwards.
+
+        Raises:
+            ChangedTableError: If the table is of a format version we do not write.
+        """
+        if not self.is_writable:
+            raise ChangedTableError(
+                f"table {self.name} is in Iceberg format version {self.fields['format-version']} since another engine "
+                "upgraded it: it is read as ever, and changed by that engine only"
+            )
 
     def manifest_format(self, spec_id: int) -> ManifestFormat:
+        """How its manifests of a partition spec are encoded.
+
+        Raises:
+            ChangedTableError: See `schema`.
+        """
+        self.schema  # noqa: B018, raises what is to be raised
         spec = next(spec for spec in self.fields["partition-specs"] if spec["spec-id"] == spec_id)
         return manifest_format(self.schema_json, json.dumps(spec, separators=(",", ":")))
 
@@ -114,10 +173,9 @@ class TableDocument:
         """The fields as they begin the next version: this file entered into the log of earlier ones.
 
         Raises:
-            StorageError: If the table is of a format version we cannot write.
+            ChangedTableError: If the table is of a format version we do not write.
         """
-        if self.fields["format-version"] != FORMAT_VERSION:
-            raise StorageError(f"tables of format version {self.fields['format-version']} cannot be changed")
+        self.check_writable()
         log = self.fields.get("metadata-log") or []
         entry = {"metadata-file": self.metadata_location, "timestamp-ms": self.fields["last-updated-ms"]}
         return {**self.fields, "last-updated-ms": at_ms, "metadata-log": [*log[1 - MAX_METADATA_LOG :], entry]}
@@ -189,15 +247,24 @@ class TableFiles:
         self._documents.get(metadata_location, lambda: document)
         self._lists.get(list_location, lambda: tuple(records))
 
+    def at_once(self, look: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Do something with each of many tables; where that waits for an object store, with several at a time.
+
+        Args:
+            look: Must not come here itself, nor to `read_all`.
+            items: What it is called with.
+        """
+        if self.warehouse.is_local or len(items) < 2:
+            return [look(item) for item in items]
+        return list(_readers.map(look, items))
+
     def read_all(self, uris: Sequence[str]) -> list[bytes]:
         """Whole files; from an object store many at once, since each of them takes its time to begin.
 
         Raises:
             StorageError: If one cannot be read.
         """
-        if self.warehouse.is_local or len(uris) < 2:
-            return [self.read(uri) for uri in uris]
-        return list(_readers.map(self.read, uris))
+        return self.at_once(self.read, uris)
 
     def write_document(self, uri: str, fields: Mapping[str, Any]) -> bytes:
         """Write a metadata file; it is durable only after `Warehouse.make_durable`.

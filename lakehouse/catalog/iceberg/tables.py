@@ -30,6 +30,7 @@ from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.ontology.arrow_iceberg import StoragePlan, evolution, topic_table_schema
 from lakehouse.ontology.evolution import Evolution, Verdict
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
+from lakehouse.ontology.storage_types import walk
 
 TAG_PROPERTY = "mosaico.ontology-tag"
 TOPIC_PROPERTY = "mosaico.topic"
@@ -116,6 +117,7 @@ class TopicTables:
         """Whether this very table still exists, in the same place.
 
         Raises:
+            ChangedTableError: If it does, and another engine has made it one that we do not write to.
             StorageError: If the catalog, the database or the warehouse fails.
         """
         with self._database.snapshot() as connection:
@@ -123,7 +125,10 @@ class TopicTables:
         if location is None:
             return False
         document = self._files.document(location)
-        return document.fields["table-uuid"] == table.uuid and document.location == table.location
+        if document.fields["table-uuid"] != table.uuid or document.location != table.location:
+            return False
+        document.check_writable()
+        return True
 
     def drop_if_unused(self, identifier: str) -> bool:
         """Drop a topic table that never held a row and has no topic. Its files are marked for orphan cleanup.
@@ -166,7 +171,11 @@ class TopicTables:
     def _try_ensure(self, namespace: str, tag: str, path: str, plan: StoragePlan) -> TopicTable | None:
         """One attempt; None if another writer came first and everything has to be looked at again."""
         own, free_name = self._look_up(namespace, tag, path)
-        differences = [(identifier, document, evolution(document.schema, plan)) for identifier, document in own]
+        differences = [
+            (identifier, document, evolution(document.schema, plan))
+            for identifier, document in own
+            if _takes_uploads(document, plan)
+        ]
         for identifier, document, difference in differences:
             if difference.verdict is Verdict.COMPATIBLE:
                 return _topic_table(identifier, document)
@@ -271,6 +280,17 @@ def _topic_table(identifier: str, document: TableDocument) -> TopicTable:
         document.schema,
         PartitionSpec.model_validate(spec),
     )
+
+
+def _takes_uploads(document: TableDocument, plan: StoragePlan) -> bool:
+    """Whether other engines have left a table so that rows can be added under the names of the upload.
+
+    Where a column got another name there, one of the old name beside it would tear the topic's values in two.
+    """
+    if not document.is_writable:
+        return False
+    columns = document.columns
+    return columns.is_plain or not any(columns.is_taken_away(path) for _, path, _ in walk(plan.payload))
 
 
 def _belongs_to(document: TableDocument, tag: str, path: str) -> bool:

@@ -85,15 +85,17 @@ class CompactionSearch:
         A table in which another engine deleted single rows, and files that another engine wrote, are left alone.
 
         Raises:
+            ChangedTableError: If another engine has made it a table that we do not write to.
             StorageError: If database or warehouse fail.
         """
         document = self._document(identifier)
         if document is None or self._index.manifests(document, DELETE_CONTENT):
             return []
+        document.check_writable()
         frames = list(self._frames(document))
         partitions = _partitions_with_small_files(frames, self._rule)
         topic_of = self._topics(identifier, {sequence for sequence, _ in partitions})
-        timestamp_id = document.schema.find_field(TIMESTAMP_COLUMN).field_id
+        timestamp_id = document.column_id(TIMESTAMP_COLUMN)
         found: dict[tuple[str, int], list[PartitionFile]] = {key: [] for key in partitions if key[0] in topic_of}
         for frame in frames:
             _collect(frame, timestamp_id, topic_of, found)

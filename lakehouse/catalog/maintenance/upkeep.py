@@ -21,7 +21,7 @@ from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TOPIC_PROPERTY
-from lakehouse.catalog.maintenance.manifests import groups_to_merge
+from lakehouse.catalog.maintenance.manifests import MANIFESTS_PER_CLASS, groups_to_merge
 from lakehouse.catalog.maintenance.snapshots import (
     METADATA_LOG_TO_KEEP,
     expired_snapshots,
@@ -68,12 +68,14 @@ class Upkeep:
 
     def is_due(self, document: TableDocument) -> bool:
         """Whether `maintain` has anything to do, at the price of reading what commits have just read."""
-        if not is_ours(document):
+        if not is_ours(document) or not document.is_writable:
             return False
         if len(expired_snapshots(document, self._keep)) >= self._slack:
             return True
         snapshot = document.current_snapshot
-        return snapshot is not None and bool(groups_to_merge(self._files.manifest_list(snapshot["manifest-list"])))
+        if snapshot is None or document.last_sequence_number < MANIFESTS_PER_CLASS:
+            return False  # a commit adds one manifest: after so few of them the list need not be read
+        return bool(groups_to_merge(self._files.manifest_list(snapshot["manifest-list"])))
 
     def maintain(
         self,
@@ -84,7 +86,8 @@ class Upkeep:
         """Do what is due for one table.
 
         Args:
-            identifier: `namespace.table`; a table that does not exist, or is not of this system, is left alone.
+            identifier: `namespace.table`; a table that does not exist, is not of this system, or was upgraded by
+                another engine to a format that we do not write, is left alone.
             removed_before_ns: Rows deleted before this time must become unreachable; see `expired_snapshots`.
             now_ns: The clock.
 
@@ -92,6 +95,9 @@ class Upkeep:
             StorageError: If database or warehouse fail.
         """
         result = UpkeepResult()
+        current = self.document(identifier)
+        if current is None or not current.is_writable:
+            return result
         result = replace(result, row_compactions=self._merge_rows(identifier))
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
         return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))

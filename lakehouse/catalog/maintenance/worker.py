@@ -27,6 +27,7 @@ BUSY_PAUSE_S = 2.0
 POLL_INTERVAL_S = 60.0
 SHORTEST_PURGE_INTERVAL_S = 5.0
 PURGE_BATCH = 2000
+LOOKED_AT_ONCE = 128
 _JOIN_TIMEOUT_S = 60.0
 # Who it is in the audit log, where nobody else has asked for it.
 ACTOR, DOOR = "maintenance", "background"
@@ -207,15 +208,24 @@ class MaintenanceWorker:
             self._next_poll = now + POLL_INTERVAL_S
             # Tables whose maintenance is due, or failed, are not entered: the next poll looks at them again.
             self._seen = {name: place for name, place in self._seen.items() if pointers.get(name) == place}
-        unseen = {name: place for name, place in sorted(pointers.items()) if self._seen.get(name) != place}
+        unseen = [(name, place) for name, place in sorted(pointers.items()) if self._seen.get(name) != place]
         due = []
-        for name, place in unseen.items():
-            with logged_failure(name):
-                if self._upkeep.is_due(self._files.document(place)):
+        # A process that has just started has seen none of them.
+        for start in range(0, len(unseen), LOOKED_AT_ONCE):
+            group = unseen[start : start + LOOKED_AT_ONCE]
+            for (name, place), is_due in zip(group, self._files.at_once(self._is_due, group), strict=True):
+                if is_due:
                     due.append(name)
-                else:
+                elif is_due is not None:
                     self._seen[name] = place
         return due
+
+    def _is_due(self, table: tuple[str, str]) -> bool | None:
+        """None if it cannot be told."""
+        name, place = table
+        with logged_failure(name):
+            return self._upkeep.is_due(self._files.document(place))
+        return None
 
     def _maintain_all(self, identifiers: list[str]) -> None:
         done: dict[str, UpkeepResult] = {}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from lakehouse.catalog.errors import (
     StateError,
     StorageError,
 )
+from lakehouse.catalog.iceberg.column_history import ColumnPath
 from lakehouse.catalog.query.clusters import clusterize
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
@@ -33,6 +34,7 @@ from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFind
 from lakehouse.catalog.query.file_index import DEFAULT_CACHE_BYTES, FileIndex
 from lakehouse.catalog.query.file_scan import BATCH_BYTES, FileScanner
 from lakehouse.catalog.query.predicates import RowPredicate
+from lakehouse.catalog.reading.file_columns import WantedColumns
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.reading.row_deletes import RowDeletes
@@ -237,8 +239,10 @@ class ContentSearch:
     def _selection(self, candidate: CandidateFile, topic: TopicRecord, window: TimeWindow) -> Selection:
         file = candidate.file
         sequence = topic.locator.sequence if file.holds_other_sequences else None
-        deleted = self._deletes.positions(file.delete_files, file.path) if file.delete_files else None
-        return Selection(window, sequence, deleted)
+        deleted = self._deletes.positions(file.deletions, file.path) if file.deletions else None
+        leaves = tuple(path for each in candidate.predicate.conditions for path in each.column.leaf_paths)
+        columns = self._slices.columns(file.path, file.columns, _wanted(leaves))
+        return Selection(window, sequence, deleted, columns)
 
     def audit(
         self, topics: Sequence[TopicRecord], conditions: Sequence[FieldCondition], *, sample: int = 100, seed: int = 0
@@ -322,6 +326,11 @@ class ContentSearch:
                 )
                 found.update(row.id for row in connection.execute(query) if uuids[row.id] == row.uuid)
         return found
+
+
+@lru_cache(maxsize=1024)
+def _wanted(leaves: tuple[ColumnPath, ...]) -> WantedColumns:
+    return WantedColumns.of_paths(leaves)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions
 from lakehouse.catalog.control_plane.schema import topics as topic_rows
 from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.iceberg.column_history import ColumnHistory
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
-from lakehouse.catalog.query.file_index import FileIndex, FileSet, ListedFiles
+from lakehouse.catalog.query.file_index import FileIndex, FileSet, ListedFiles, TableState
 from lakehouse.catalog.query.leaf_bounds import UNKNOWN, LeafBounds, decode_bound
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
@@ -188,6 +189,10 @@ class CandidateFinder:
         files = self._index.files([located.pointers[identifier] for identifier in tables], leaves, sequences)
         self._activity.add(query_files_considered=len(files))
         reasons = self._reasons(files, predicate)
+        columns = [
+            self._columns(location, table, predicate)
+            for location, table in zip(files.locations, files.tables, strict=True)
+        ]
         wanted = np.ones(len(files), np.bool_)
         if explanation is None and not wants_excluded:
             wanted = reasons == _KEPT
@@ -220,6 +225,7 @@ class CandidateFinder:
                         end_ns=int(listed.ends_ns[position]),
                         sequence_number=int(listed.sequence_numbers[position]),
                         holds_other_sequences=code < 0,
+                        columns=columns[table],
                     )
                     if listed.formats[position].as_py() != _PARQUET:
                         raise StorageError("the table holds data files of another format than Parquet")
@@ -227,10 +233,19 @@ class CandidateFinder:
                         file = self._with_row_deletes(files.locations[table], topic, file)
                     yield topic.id, CandidateFile(file, predicate, _condition(predicate, reason))
 
+    def _columns(self, location: str, table: TableState, predicate: RowPredicate) -> ColumnHistory | None:
+        """What leads from names of topics to the columns of files; None where their names do."""
+        if table.columns is not None:
+            return table.columns
+        leaves = (leaf for each in predicate.conditions for leaf in each.column.leaf_paths)
+        if all(leaf in table.field_ids for leaf in leaves):
+            return None
+        return self._skip_index.document(location).columns
+
     def _with_row_deletes(self, location: str, topic: TopicRecord, file: IndexedFile) -> IndexedFile:
         for known in self._skip_index.sequence_files(location, topic.locator.sequence):
             if known.path == file.path:
-                return replace(file, delete_files=known.delete_files)
+                return replace(file, deletions=known.deletions)
         return file
 
     def _reasons(self, files: FileSet, predicate: RowPredicate) -> Reasons:

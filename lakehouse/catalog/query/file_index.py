@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lakehouse.catalog.bounded_cache import BoundedCache
+from lakehouse.catalog.iceberg.column_history import ColumnHistory
 from lakehouse.catalog.iceberg.element_records import decode_records
 from lakehouse.catalog.iceberg.encoded_metrics import NO_FIELD, read_metrics
 from lakehouse.catalog.iceberg.manifest_frames import LeafMetrics, ManifestFrame, long_bounds
@@ -23,7 +24,7 @@ from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
 from lakehouse.catalog.reading.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
-from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
+from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
 MIB = 1 << 20
 DEFAULT_CACHE_BYTES = 256 * MIB
@@ -47,12 +48,14 @@ class TableState:
 
     Attributes:
         manifests: Manifests of data files.
-        field_ids: Field id of each leaf.
+        columns: Its columns by all names they ever had; None, which saves memory, if each has had one all the time.
+        field_ids: Field id of each leaf by its path in topics; leaves that were dropped are absent.
         repeated: Those of leaves inside lists and maps.
         has_row_deletes: Whether another engine deleted single rows.
     """
 
     manifests: tuple[IndexedManifest, ...]
+    columns: ColumnHistory | None
     field_ids: Mapping[LeafPath, int]
     repeated: frozenset[int]
     has_row_deletes: bool
@@ -173,6 +176,7 @@ class FileIndex:
         """One state of a table.
 
         Raises:
+            ChangedTableError: If another engine took away the columns that tell whose a row is and of which time.
             StorageError: If a metadata file cannot be read.
         """
         return self._tables.get(location, lambda: self._load_table(location))
@@ -226,10 +230,16 @@ class FileIndex:
 
     def _load_table(self, location: str) -> TableState:
         document = self._skip_index.document(location)
-        leaves = _leaf_ids(document.schema_fields["fields"], ())
+        for name in (TIMESTAMP_COLUMN, SEQUENCE_COLUMN):
+            document.column_id(name)
+        columns = document.columns
+        schemas = [document.schema_fields] if columns.is_plain else document.fields["schemas"]
+        leaves = [leaf for schema in schemas for leaf in _leaf_ids(schema["fields"], ())]
+        field_ids = ((path, columns.field_id(path)) for path, _, _ in leaves)
         return TableState(
             tuple(self._skip_index.manifests(document)),
-            {path: field_id for path, field_id, _ in leaves},
+            None if columns.is_plain else columns,
+            {path: field_id for path, field_id in field_ids if field_id is not None},
             frozenset(field_id for _, field_id, is_repeated in leaves if is_repeated),
             bool(self._skip_index.manifests(document, DELETE_CONTENT)),
         )

@@ -82,7 +82,7 @@ class FileScanner:
         leaves = []
         for condition in predicate.conditions:
             column = condition.column
-            found = {leaf: find_leaf(footer.metadata, leaf) for leaf in column.leaf_paths}
+            found = {leaf: _find(footer, leaf, selection) for leaf in column.leaf_paths}
             leaves += [number for number in found.values() if number is not None]
             if self._is_pruning and can_exclude(condition) and len(row_groups):
                 bounds = row_group_bounds(
@@ -153,6 +153,12 @@ class FileScanner:
             names = batch.rows.column(SEQUENCE_COLUMN).filter(predicate.mask(batch.rows))
             found.update(name for name in names.unique().to_pylist() if name is not None)
         return found
+
+
+def _find(footer: Footer, leaf: tuple[str, ...], selection: Selection) -> int | None:
+    """Number of the Parquet column of a leaf of the topic; None if the file has none."""
+    own = leaf if selection.columns is None else selection.columns.source_path(leaf)
+    return None if own is None else find_leaf(footer.metadata, own)
 
 
 def _rows_per_batch(footer: Footer, leaves: list[int], batch_bytes: int) -> int:

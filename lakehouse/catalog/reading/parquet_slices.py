@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import DamagedDataError
+from lakehouse.catalog.iceberg.column_history import ColumnHistory
+from lakehouse.catalog.reading.file_columns import FileColumns, WantedColumns
 from lakehouse.catalog.reading.merge import TimedBatch
 from lakehouse.catalog.reading.remote_file import RemoteFiles, Span
 from lakehouse.catalog.storage import Warehouse
@@ -85,11 +87,13 @@ class Selection:
         window: Time window.
         sequence: Keep only rows of this sequence; None when the file holds no others.
         deleted: Ascending positions in the file of rows to leave out; None when there are none.
+        columns: Where the file has other names than the topic: the rows get those of the topic. None where it has not.
     """
 
     window: TimeWindow
     sequence: str | None = None
     deleted: np.ndarray | None = None
+    columns: FileColumns | None = None
 
     @property
     def is_by_time_only(self) -> bool:
@@ -120,6 +124,22 @@ class ParquetSlices:
         """
         return self._footers.get(path, lambda: self._load_footer(path))
 
+    def columns(self, path: str, history: ColumnHistory | None, wanted: WantedColumns) -> FileColumns | None:
+        """Where a file has the columns of a topic; None where it has them under the same names.
+
+        Args:
+            path: URI.
+            history: Columns of the table; None for a file that is in no table yet.
+            wanted: Columns of the topic.
+
+        Raises:
+            ChangedTableError: If another engine took a column away that the rows cannot be without.
+            StorageError: If the file is gone or damaged.
+        """
+        if history is None or wanted.have_their_names(history):
+            return None
+        return FileColumns.find(self.footer(path).metadata.schema.to_arrow_schema(), history, wanted)
+
     def timestamps(
         self, path: str, row_groups: Sequence[int], selection: Selection, foreseen: Sequence[str] = ()
     ) -> Iterator[np.ndarray]:
@@ -146,7 +166,7 @@ class ParquetSlices:
         Args:
             path: URI.
             selection: The rows wanted.
-            columns: Top-level columns wanted, `timestamp_ns` among them; others may come along.
+            columns: Top-level columns wanted, as the file calls them, `timestamp_ns` among them; others may come along.
             rows_per_batch: Largest number of rows in a batch.
         """
         row_groups = self.footer(path).row_groups(selection.window)
@@ -190,7 +210,7 @@ class ParquetSlices:
             path: URI.
             row_groups: Numbers of row groups, ascending.
             selection: The rows wanted.
-            columns: Columns or Parquet paths of single leaves, `timestamp_ns` among them.
+            columns: Columns or Parquet paths of single leaves, as the file calls them, `timestamp_ns` among them.
             rows_per_batch: Largest number of rows in a batch.
             foreseen: See `timestamps`.
         """
@@ -207,7 +227,7 @@ class ParquetSlices:
                     selected = batch if is_inside else _select(batch, position, selection)
                     position += rows.num_rows
                     if len(selected.timestamps):
-                        yield selected
+                        yield selected if selection.columns is None else _renamed(selected, selection.columns)
 
     @contextmanager
     def _opened(
@@ -300,6 +320,10 @@ def _select(batch: TimedBatch, position: int, selection: Selection) -> TimedBatc
     if kept[-1] - kept[0] + 1 == len(kept):  # one run, as always in files of our own: nothing is copied
         return batch.slice(int(kept[0]), int(kept[-1]) + 1)
     return TimedBatch(timestamps[kept], batch.rows.take(pa.array(kept)))
+
+
+def _renamed(batch: TimedBatch, columns: FileColumns) -> TimedBatch:
+    return TimedBatch(batch.timestamps, columns.renamed(batch.rows))
 
 
 def _equals(column: pa.Array, value: str) -> np.ndarray:

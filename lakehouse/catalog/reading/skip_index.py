@@ -5,7 +5,7 @@ bounded cache under its location. Only the pointer to the current metadata file 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,17 +14,19 @@ import pyarrow.compute as pc
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.iceberg.column_history import ColumnHistory
 from lakehouse.catalog.iceberg.manifest_decoding import ManifestFile, decode_frames
 from lakehouse.catalog.iceberg.manifest_frames import ManifestFrame
 from lakehouse.catalog.iceberg.manifest_lists import DATA_CONTENT, ManifestRecord, partition_may_contain
 from lakehouse.catalog.iceberg.table_catalog import TableCatalog
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
+from lakehouse.catalog.reading.row_deletes import RowDeletion
 from lakehouse.catalog.time_window import UNBOUNDED, TimeWindow
 from lakehouse.ontology.storage_names import RECORDED_AT_COLUMN, SEQUENCE_COLUMN, TIMESTAMP_COLUMN
 
 DELETE_CONTENT = 1
 _POSITION_DELETES = 1
-_PARQUET = "PARQUET"
+_PARQUET, _PUFFIN = "PARQUET", "PUFFIN"
 # Reserved field id of `file_path` in position delete files (Iceberg spec, "Reserved Field IDs").
 _DELETED_PATH_FIELD = 2147483546
 DEFAULT_FRAME_CACHE_BYTES = 256 << 20
@@ -42,7 +44,8 @@ class IndexedFile:
         sequence_number: Data sequence number; files of a smaller one were committed earlier.
         holds_other_sequences: Whether rows of other sequences may be among the rows (another engine changed the
             partitioning), so that they must be told apart row by row.
-        delete_files: URIs of position delete files that may name rows of this file.
+        deletions: What may tell of single rows of this file that another engine deleted.
+        columns: By which names of the topic are found in the file; None where it has the same.
     """
 
     path: str
@@ -52,7 +55,8 @@ class IndexedFile:
     end_ns: int
     sequence_number: int = 0
     holds_other_sequences: bool = False
-    delete_files: tuple[str, ...] = ()
+    deletions: tuple[RowDeletion, ...] = ()
+    columns: ColumnHistory | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,16 @@ class IndexedManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class _DeleteFile:
-    path: str
+class _Deletion:
+    """A row deletion, and the data files it may concern: by their paths in byte order, and their commits."""
+
+    stored: RowDeletion
     sequence_number: int
     first_path: bytes
     last_path: bytes | None
 
     def may_concern(self, path: str, sequence_number: int) -> bool:
-        # Position deletes hold for files of their own and of earlier commits (Iceberg spec, "Scan Planning").
+        # Both kinds hold for files of their own and of earlier commits (Iceberg spec, "Scan Planning").
         return (
             sequence_number <= self.sequence_number
             and self.first_path <= path.encode()
@@ -159,11 +165,14 @@ class SkipIndex:
         """Data files that may hold rows of a sequence inside a window, in no particular order.
 
         Raises:
+            ChangedTableError: If another engine took away the columns that tell whose a row is and of which time.
             StorageError: If a metadata file cannot be read, or another engine recorded row deletions of a kind that
                 cannot be applied: rows that were deleted must never be returned.
         """
-        deletes = self._delete_files(metadata_location, sequence)
-        timestamp_id = self._files.document(metadata_location).schema.find_field(TIMESTAMP_COLUMN).field_id
+        deletions = self._deletions(metadata_location, sequence)
+        document = self._files.document(metadata_location)
+        timestamp_id = document.column_id(TIMESTAMP_COLUMN)
+        document.column_id(SEQUENCE_COLUMN)
         found: list[IndexedFile] = []
         for frame in self.frames(metadata_location, sequence):
             starts, ends = frame.long_bounds(timestamp_id)
@@ -185,28 +194,33 @@ class SkipIndex:
                         end_ns=int(ends[row]),
                         sequence_number=sequence_number,
                         holds_other_sequences=not frame.sequences[row].is_valid,
-                        delete_files=tuple(each.path for each in deletes if each.may_concern(path, sequence_number)),
+                        deletions=tuple(each.stored for each in deletions if each.may_concern(path, sequence_number)),
+                        columns=document.columns,
                     )
                 )
         return found
 
-    def _delete_files(self, metadata_location: str, sequence: str) -> list[_DeleteFile]:
+    def _deletions(self, metadata_location: str, sequence: str) -> list[_Deletion]:
         found = []
         for frame in self.frames(metadata_location, sequence, DELETE_CONTENT):
             deleted_paths = frame.metrics.of_field(_DELETED_PATH_FIELD)
             for row in np.flatnonzero(_equals_or_null(frame.sequences, sequence)).tolist():
-                if frame.contents[row] != _POSITION_DELETES or frame.formats[row].as_py() != _PARQUET:
+                path, sequence_number = frame.paths[row].as_py(), int(frame.sequence_numbers[row])
+                kind = frame.formats[row].as_py()
+                data_file = None if frame.vectors is None else frame.vectors.data_files[row].as_py()
+                if frame.contents[row] != _POSITION_DELETES or kind not in (_PARQUET, _PUFFIN):
                     raise StorageError(
                         "another engine deleted rows of the table by value; compact the table there to read it here"
                     )
-                found.append(
-                    _DeleteFile(
-                        frame.paths[row].as_py(),
-                        int(frame.sequence_numbers[row]),
-                        deleted_paths.lower[row].as_py() or b"",
-                        deleted_paths.upper[row].as_py(),
-                    )
-                )
+                if kind == _PARQUET:
+                    first, last = deleted_paths.lower[row].as_py() or b"", deleted_paths.upper[row].as_py()
+                    found.append(_Deletion(RowDeletion(path), sequence_number, first, last))
+                elif frame.vectors is not None and data_file is not None:
+                    place = int(frame.vectors.offsets[row]), int(frame.vectors.sizes[row])
+                    own = data_file.encode()
+                    found.append(_Deletion(RowDeletion(path, place), sequence_number, own, own))
+                else:
+                    raise StorageError("what another engine deleted from the table is recorded in an unknown form")
         return found
 
     def decoded(self, manifests: Iterable[IndexedManifest]) -> list[ManifestFrame]:

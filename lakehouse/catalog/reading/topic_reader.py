@@ -4,7 +4,7 @@ Topics of open sessions are served from the files recorded in the control plane,
 table; which of the two holds is decided in one consistent view of the database.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,6 +16,7 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.errors import DamagedDataError, LakehouseError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry, arrival_of
+from lakehouse.catalog.reading.file_columns import WantedColumns
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, largest_overlap, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
 from lakehouse.catalog.reading.row_deletes import RowDeletes
@@ -23,7 +24,7 @@ from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
-from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
+from lakehouse.ontology.arrow_iceberg import StoragePlan, UnstorableValueError, plan_storage
 
 MIB = 1 << 20
 # Small rows are decoded in larger pieces than they are sent in: what a piece costs in itself is then paid less often.
@@ -78,10 +79,10 @@ class TopicReader:
             StorageError: If the warehouse or the database cannot be read.
         """
         row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
-        columns = _plan(topic.arrow_schema).storage_schema.names if topic.arrow_schema is not None else ()
+        plan = _plan(topic.arrow_schema) if topic.arrow_schema is not None else None
         with self._translated_errors(topic):
             for file in self._files(topic, window):
-                count, first, last = self._count(file, self._selection(file, topic, window), columns)
+                count, first, last = self._count(file, self._selection(file, topic, window, plan), plan)
                 row_count += count
                 if count:
                     first_ns, last_ns = min(first_ns, first), max(last_ns, last)
@@ -138,7 +139,7 @@ class TopicReader:
             raise StorageError(f"the table of topic '{topic.locator}' is missing from the catalog")
         return self._skip_index.sequence_files(location, topic.locator.sequence, window)
 
-    def _count(self, file: IndexedFile, selection: Selection, foreseen: Sequence[str]) -> tuple[int, int, int]:
+    def _count(self, file: IndexedFile, selection: Selection, plan: StoragePlan | None) -> tuple[int, int, int]:
         """Rows inside, and their first and last timestamps; whoever asks will read these columns next."""
         is_bounded = file.start_ns != INT64_MIN and file.end_ns != INT64_MAX
         if is_bounded and selection.is_by_time_only and selection.window.contains(file.start_ns, file.end_ns):
@@ -152,6 +153,7 @@ class TopicReader:
                 first_ns, last_ns = min(first_ns, interval.start_ns), max(last_ns, interval.end_ns)
             else:
                 edges.append(row_group)
+        foreseen = () if plan is None else _columns(plan, selection)
         for timestamps in self._slices.timestamps(file.path, edges, selection, foreseen):
             count += len(timestamps)
             first_ns, last_ns = min(first_ns, int(timestamps.min())), max(last_ns, int(timestamps.max()))
@@ -160,8 +162,8 @@ class TopicReader:
     def _open(
         self, file: IndexedFile, topic: TopicRecord, window: TimeWindow, plan: StoragePlan, depth: int
     ) -> Iterator[TimedBatch]:
-        selection = self._selection(file, topic, window)
-        columns = plan.storage_schema.names
+        selection = self._selection(file, topic, window, plan)
+        columns = _columns(plan, selection)
         bytes_per_row = self._slices.footer(file.path).bytes_per_row(columns)
         most_rows = self._max_batch_rows * BATCHES_DECODED_AT_ONCE
         rows = int(min(max(self._target_batch_bytes / bytes_per_row / depth, 1), most_rows))
@@ -172,10 +174,15 @@ class TopicReader:
         for batch in found:
             yield from _in_storage_form(batch, plan)
 
-    def _selection(self, file: IndexedFile, topic: TopicRecord, window: TimeWindow) -> Selection:
+    def _selection(
+        self, file: IndexedFile, topic: TopicRecord, window: TimeWindow, plan: StoragePlan | None
+    ) -> Selection:
         sequence = topic.locator.sequence if file.holds_other_sequences else None
-        deleted = self._deletes.positions(file.delete_files, file.path) if file.delete_files else None
-        return Selection(window, sequence, deleted)
+        deleted = self._deletes.positions(file.deletions, file.path) if file.deletions else None
+        columns = None
+        if plan is not None and topic.arrow_schema is not None:
+            columns = self._slices.columns(file.path, file.columns, _wanted(topic.arrow_schema))
+        return Selection(window, sequence, deleted, columns)
 
     @contextmanager
     def _translated_errors(self, topic: TopicRecord) -> Iterator[None]:
@@ -190,7 +197,9 @@ class TopicReader:
             if isinstance(error, LakehouseError):
                 raise
             kind = DamagedDataError if _is_of_content(error) else StorageError
-            raise kind(f"the stored rows of topic '{topic.locator}' cannot be read") from error
+            # Values that another engine wrote and the topic's types cannot hold are told by their column.
+            reason = f": {error}" if isinstance(error, UnstorableValueError) else ""
+            raise kind(f"the stored rows of topic '{topic.locator}' cannot be read{reason}") from error
 
     def _is_gone(self, topic: TopicRecord) -> bool:
         with self._database.snapshot() as connection:
@@ -209,6 +218,16 @@ def _is_of_content(error: Exception) -> bool:
 @lru_cache(maxsize=1024)
 def _plan(arrow_schema: bytes) -> StoragePlan:
     return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
+
+
+@lru_cache(maxsize=1024)
+def _wanted(arrow_schema: bytes) -> WantedColumns:
+    return WantedColumns.of_plan(_plan(arrow_schema).payload)
+
+
+def _columns(plan: StoragePlan, selection: Selection) -> list[str]:
+    """What the file calls the columns of the topic."""
+    return list(plan.storage_schema.names) if selection.columns is None else selection.columns.sources
 
 
 def _in_storage_form(batch: TimedBatch, plan: StoragePlan) -> Iterator[TimedBatch]:
