@@ -264,10 +264,10 @@ def _partition_positions(document: TableDocument, spec_id: int) -> tuple[int | N
     """Where a partition spec keeps the sequence and the day."""
     spec = next(spec for spec in document.fields["partition-specs"] if spec["spec-id"] == spec_id)
     # The source column of an old spec may have been dropped since; then it is in an older schema.
-    names = {field["id"]: field["name"] for schema in document.fields["schemas"] for field in schema["fields"]}
+    names = {column["id"]: column["name"] for schema in document.fields["schemas"] for column in schema["fields"]}
     sequence_position = day_position = None
-    for position, field in enumerate(spec["fields"]):
-        source = (names.get(field["source-id"]), field["transform"])
+    for position, partition in enumerate(spec["fields"]):
+        source = (names.get(partition["source-id"]), partition["transform"])
         if source == (SEQUENCE_COLUMN, "identity"):
             sequence_position = position
         elif source == (RECORDED_AT_COLUMN, "day"):
