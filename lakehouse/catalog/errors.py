@@ -106,13 +106,6 @@ class PermissionDeniedError(LakehouseError, Terminal):
         super().__init__(message, kind="Unauthorized")
 
 
-class UnauthenticatedError(LakehouseError, Terminal):
-    """What the caller presents as a credential is none."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, kind="Unauthenticated")
-
-
 class UnsupportedOperationError(LakehouseError, Terminal):
     """The protocol knows the operation, this server does not offer it."""
 

@@ -26,8 +26,7 @@ class Authorizer(Protocol):
             Who calls, as the audit log names it.
 
         Raises:
-            PermissionDeniedError: If the caller lacks the permission.
-            UnauthenticatedError: If its credential is malformed.
+            PermissionDeniedError: If the caller lacks the permission, or presents no valid credential.
         """
         ...
 

@@ -17,7 +17,6 @@ _STATUS_CODES: dict[type[LakehouseError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
-    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.UnsupportedOperationError: grpc.StatusCode.UNIMPLEMENTED,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.CommitConflictError: grpc.StatusCode.ABORTED,

@@ -1,8 +1,10 @@
 """API keys: the form of tokens, what permissions include, when keys end, and what the database keeps of them."""
 
+import hmac
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from lakehouse.catalog.access.permissions import Permission, format_permissions,
 from lakehouse.catalog.access.tokens import Token, fingerprint_of
 from lakehouse.catalog.control_plane.migrate import open_database
 from lakehouse.catalog.control_plane.schema import api_keys, audit_log
-from lakehouse.catalog.errors import BadRequestError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from lakehouse.catalog.errors import BadRequestError, NotFoundError, PermissionDeniedError
 from lakehouse.catalog.settings import Settings
 
 READ, WRITE, DELETE, MANAGE = Permission.READ, Permission.WRITE, Permission.DELETE, Permission.MANAGE
@@ -50,7 +52,7 @@ def test_any_single_wrong_character_is_noticed(data: st.DataObject) -> None:
     text = Token.generate().reveal()
     place = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.characters().filter(lambda character: character != text[place]))
-    with pytest.raises(UnauthenticatedError) as refused:
+    with pytest.raises(PermissionDeniedError) as refused:
         Token.parse(text[:place] + other + text[place + 1 :])
     assert text[5:37] not in str(refused.value)
 
@@ -59,7 +61,7 @@ def test_any_single_wrong_character_is_noticed(data: st.DataObject) -> None:
     "text", ["", "msco", "msco__", "msco_" + "a" * 32, "x" * 5000, "msco_" + "A" * 32 + "_00000000"]
 )
 def test_what_is_no_token(text: str) -> None:
-    with pytest.raises(UnauthenticatedError):
+    with pytest.raises(PermissionDeniedError):
         Token.parse(text)
 
 
@@ -139,6 +141,39 @@ def test_the_database_holds_salted_hashes_and_no_secret(keys: ApiKeys) -> None:
     assert len(mine.payload_hash) == 32
     assert mine.salt != others.salt
     assert keys.authenticate(token.reveal()) == record
+
+
+def test_known_and_unknown_keys_are_told_apart_by_the_same_steps(
+    keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a refusal takes would tell otherwise which fingerprints exist: one look-up, one hash, one comparison."""
+    known, _ = keys.create(frozenset({READ}))
+    wrong, _ = keys.create(frozenset({READ}))
+    with keys._database.transaction() as connection:
+        connection.execute(
+            update(api_keys).where(api_keys.c.fingerprint == wrong.fingerprint).values(payload_hash=bytes(32))
+        )
+    steps: list[str] = []
+    find, digest, compare_digest = keys._find, hmac.digest, hmac.compare_digest
+
+    def noted_comparison(ours: bytes, theirs: bytes) -> bool:
+        steps.append(f"compare {len(ours)} and {len(theirs)} bytes")
+        return compare_digest(ours, theirs)
+
+    def noted_digest(salt: bytes, payload: bytes, name: str) -> bytes:
+        steps.append(f"{name} of {len(salt)} and {len(payload)} bytes")
+        return digest(salt, payload, name)
+
+    monkeypatch.setattr(keys, "_find", lambda fingerprint: steps.append("find") or find(fingerprint))
+    monkeypatch.setattr(hmac, "digest", noted_digest)
+    monkeypatch.setattr(hmac, "compare_digest", noted_comparison)
+    taken = []
+    for token in (known, wrong, Token.generate()):
+        with nullcontext() if token is known else pytest.raises(PermissionDeniedError, match="does not exist"):
+            keys.authenticate(token.reveal())
+        taken.append(tuple(steps))
+        steps.clear()
+    assert set(taken) == {("find", "sha256 of 16 and 32 bytes", "compare 32 and 32 bytes")}
 
 
 def test_a_right_fingerprint_proves_nothing(keys: ApiKeys) -> None:

@@ -125,7 +125,8 @@ def test_malformed_keys_are_called_so(guarded: Guarded, client_with: ClientWith)
     key = guarded.key("manage", exact=False)
     for malformed in ("nonsense", key[:-1], key.upper(), key + "0", key[:5] + "0" * 32 + key[37:]):
         refused = status_of(client_with(malformed).names)
-        assert refused.code is grpc.StatusCode.UNAUTHENTICATED
+        assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+        assert "the API key is malformed" in refused.text
         assert malformed not in refused.text
 
 

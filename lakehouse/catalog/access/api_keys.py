@@ -130,8 +130,7 @@ class ApiKeys:
         """The key that a caller presents.
 
         Raises:
-            UnauthenticatedError: If the text is no key at all.
-            PermissionDeniedError: If there is no such key (any more), or it has expired.
+            PermissionDeniedError: If the text is no key at all, there is no such key (any more), or it has expired.
         """
         token = Token.parse(text)
         row = self._find(token.fingerprint)

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Self
 
-from lakehouse.catalog.errors import BadRequestError, UnauthenticatedError
+from lakehouse.catalog.errors import BadRequestError, PermissionDeniedError
 
 PREFIX = "msco"
 PAYLOAD_LENGTH = 32
@@ -36,11 +36,12 @@ class Token:
         """Read a key.
 
         Raises:
-            UnauthenticatedError: If prefix, length, alphabet or fingerprint are wrong. The error does not repeat it.
+            PermissionDeniedError: If prefix, length, alphabet or fingerprint are wrong. The error does not repeat it.
         """
         match = _TOKEN.fullmatch(text)
         if match is None or fingerprint_of(match[1]) != match[2]:
-            raise UnauthenticatedError("the API key is malformed; a key begins with 'msco_' and is copied as a whole")
+            # Not "unauthenticated": to every call but this kind of refusal the official client answers "not found".
+            raise PermissionDeniedError("the API key is malformed; a key begins with 'msco_' and is copied as a whole")
         return cls(match[1])
 
     @property
