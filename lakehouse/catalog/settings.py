@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 from lakehouse.catalog.errors import ConfigurationError
 
 MIB = 1 << 20
+_SHORTEST_SECRET = 6
 DEFAULT_CHUNK_SIZE = 128 * MIB
 
 
@@ -326,6 +327,13 @@ class Settings(BaseSettings):
             raise ValueError("must not contain credentials; they go to MOSAICOD_STORE_ACCESS_KEY and _SECRET_KEY")
         return value
 
+    @field_validator("catalog_uri")
+    @classmethod
+    def _catalog_is_named_without_credentials(cls, value: str) -> str:
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("must not contain credentials; they go to LAKEHOUSE_CATALOG_CREDENTIAL or _TOKEN")
+        return value
+
     @field_validator("db_url")
     @classmethod
     def _database_url_is_one(cls, value: str) -> str:
@@ -399,6 +407,15 @@ class Settings(BaseSettings):
         url = make_url(self.database_url)
         shown = {key: "***" if "password" in key.lower() else value for key, value in url.query.items()}
         return url.set(query=shown).render_as_string(hide_password=True)
+
+    @property
+    def secrets(self) -> set[str]:
+        """Passwords, keys and tokens that nobody may see; not those so short that they are words of any text."""
+        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        values.append(self.catalog_credential.get_secret_value().rpartition(":")[2])
+        url = make_url(self.database_url)
+        values += [url.password or "", *(str(value) for key, value in url.query.items() if "password" in key.lower())]
+        return {value for value in values if len(value) >= _SHORTEST_SECRET}
 
     @property
     def warehouse_uri(self) -> str:

@@ -23,6 +23,7 @@ from lakehouse.cli import (
     sequences,
     sql,
 )
+from lakehouse.cli.log_output import LogLevel, add_log_options
 
 app = typer.Typer(
     name="lakehouse",
@@ -49,6 +50,8 @@ app.command("audit")(audit.audit)
 app.add_typer(api_key.app, name="api-key")
 app.command("rebuild")(rebuild.rebuild)
 app.command("info")(info.info)
+# What serves for months says what it does; what prints an answer says only what is wrong.
+add_log_options(app, {"run": LogLevel.INFO})
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,6 @@ import typer
 
 from lakehouse import __version__
 from lakehouse.catalog.errors import ConfigurationError, StorageError
-from lakehouse.cli.log_output import LogFormat, LogLevel, configure_logging
 from lakehouse.flight_gateway import DEFAULT_HOST, DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ def run(
     api_key: Annotated[
         bool, typer.Option("--api-key", help="Ask every caller for an API key; see `lakehouse api-key`.")
     ] = False,
-    log_format: Annotated[LogFormat, typer.Option(help="Form of the log lines.")] = LogFormat.PLAIN,
-    log_level: Annotated[LogLevel, typer.Option(help="Least severe records to log.")] = LogLevel.INFO,
 ) -> None:
     """Serve the lake over Arrow Flight until SIGTERM or Ctrl-C.
 
@@ -49,7 +46,6 @@ def run(
     from lakehouse.flight_gateway.server import Gateway
     from lakehouse.flight_gateway.tls import TlsFiles
 
-    configure_logging(log_format, log_level)
     settings = Settings.load()
     stopped = _stop_signal()
     with _opened(settings) as lakehouse:
