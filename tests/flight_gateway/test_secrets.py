@@ -1,5 +1,8 @@
 """Keys, passwords and the UUIDs that entitle to write are in no log of a gateway."""
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -11,34 +14,34 @@ from lakehouse.catalog.access.permissions import parse_permissions
 from lakehouse.catalog.access.tokens import Token
 from lakehouse.catalog.control_plane.migrate import open_database
 from lakehouse.catalog.settings import Settings
-from tests.flight_gateway.raw_client import RawClient, plain_batch, status_of
-from tests.flight_gateway.test_run_command import free_port, running
+from tests.flight_gateway.raw_client import SERVICE, RawClient, plain_batch, status_of, upload_messages
+from tests.flight_gateway.test_run_command import running
+from tests.processes import free_port
+from tests.refusing_catalog import refusing_catalog
+from tests.s3_server import s3_server
+from tests.warehouses import environment as environment_of
 
 PASSWORD = "hunter2-of-the-database"
-SECRETS = {
-    "MOSAICOD_STORE_ACCESS_KEY": "access-key-of-the-store",
-    "MOSAICOD_STORE_SECRET_KEY": "secret-key-of-the-store",
-}
+STORE_KEYS = ("access-key-of-the-store", "secret-key-of-the-store")
+TOKEN = "token-of-the-catalog"
+OPTIONS = ["--log-level", "debug", "--log-format", "json"]
 
 
 def test_a_gateway_logs_no_secret_at_debug_level_whatever_happens(tmp_path: Path, postgres_url: str, name: str) -> None:
     url = make_url(postgres_url).set(password=PASSWORD)
-    extra = {**SECRETS, "MOSAICOD_DB_URL": url.render_as_string(hide_password=False)}
+    extra = {"MOSAICOD_DB_URL": url.render_as_string(hide_password=False)}
     database = open_database(Settings.load(home=tmp_path, db_url=postgres_url))
     keys = ApiKeys(database)
     key, reader = (keys.create(parse_permissions(word))[0].reveal() for word in ("manage", "read"))
     database.close()
     port = free_port()
-    options = ["--api-key", "--log-level", "debug", "--log-format", "json"]
-    with running(tmp_path, port, *options, **extra) as process:
+    with running(tmp_path, port, "--api-key", *OPTIONS, **extra) as process:
         clients = [RawClient(port, each) for each in (key, reader, Token.generate().reveal(), key[:-1])]
         topic = clients[0].new_topic(name)
         clients[0].upload(topic, plain_batch(1, 2, 3))
         for client in clients[1:]:
-            assert status_of(lambda client=client: client.action("session_create", locator=name)).code in (
-                grpc.StatusCode.PERMISSION_DENIED,
-                grpc.StatusCode.UNAUTHENTICATED,
-            )
+            refused = status_of(lambda client=client: client.action("session_create", locator=name))
+            assert refused.code is grpc.StatusCode.PERMISSION_DENIED
         with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
             connection.execute("ALTER TABLE sessions RENAME TO lost")
         failed = status_of(lambda: clients[0].action("session_finalize", session_uuid=topic.session_uuid))
@@ -50,5 +53,56 @@ def test_a_gateway_logs_no_secret_at_debug_level_whatever_happens(tmp_path: Path
         assert process.poll() is None
     assert "Traceback" in log
     assert f"key {key[-8:]}" in log
-    for secret in (key[5:37], reader[5:37], PASSWORD, topic.session_uuid, topic.uuid, *SECRETS.values()):
+    for secret in (key[5:37], reader[5:37], PASSWORD, topic.session_uuid, topic.uuid):
         assert secret not in log
+
+
+def test_a_gateway_whose_store_goes_away_in_mid_upload_logs_no_key(tmp_path: Path, name: str) -> None:
+    port = free_port()
+    with ExitStack() as store:
+        server = store.enter_context(s3_server(tmp_path / "store", keys=STORE_KEYS))
+        bucket = server.new_bucket()
+        variables = {
+            **environment_of(server.settings(bucket)),
+            "MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES": str(1 << 20),
+            "MOSAICOD_PARQUET_IN_MEMORY_ENCODING_BUFFER_SIZE": str(1 << 20),
+        }
+        with running(tmp_path, port, *OPTIONS, **variables) as process:
+            raw = RawClient(port)
+            topic = raw.new_topic(name)
+            schema, *batches = upload_messages(topic, *[plain_batch(*range(k, 10**7, 100)) for k in range(10)])
+
+            def going_on_without_the_store() -> Iterator[bytes]:
+                yield schema
+                yield from batches[:5]
+                while not any((server.root / bucket).rglob("*.parquet")):
+                    time.sleep(0.05)
+                store.close()
+                yield from batches[5:]
+
+            upload = raw.channel.stream_stream(SERVICE + "DoPut")
+            failed = status_of(lambda: list(upload(going_on_without_the_store(), timeout=120)))
+            assert failed.code is grpc.StatusCode.INTERNAL
+            raw.close()
+            assert process.poll() is None
+            log = (tmp_path / "log").read_text()
+    assert "Traceback" in log
+    for secret in STORE_KEYS:
+        assert secret not in log
+
+
+def test_a_gateway_whose_catalog_refuses_it_one_day_logs_no_token(tmp_path: Path, name: str) -> None:
+    port = free_port()
+    with refusing_catalog() as catalog:
+        variables = {"LAKEHOUSE_CATALOG_URI": catalog.uri, "LAKEHOUSE_CATALOG_TOKEN": TOKEN}
+        catalog.greets = True
+        with running(tmp_path, port, *OPTIONS, **variables):
+            raw = RawClient(port)
+            topic = raw.new_topic(name)
+            failed = status_of(lambda: raw.upload(topic, plain_batch(1, 2, 3)))
+            assert failed.code is grpc.StatusCode.INTERNAL
+            raw.close()
+            log = (tmp_path / "log").read_text()
+        assert TOKEN in catalog.shown
+    assert "Traceback" in log
+    assert TOKEN not in log + failed.text

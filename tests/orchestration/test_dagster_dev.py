@@ -20,6 +20,7 @@ from tests.processes import free_port
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_S = 240.0
+WEBHOOK_TOKEN = "token-of-the-webhook"
 RUNS = [f"run_{number}" for number in range(1, 6)]
 
 
@@ -62,7 +63,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         with dg.DagsterInstance.get() as instance:
             upload(home, instance)
             for receiver in serving(Receiver(200)):
-                patch.setenv("LAKEHOUSE_NOTIFY_WEBHOOK", receiver.url)
+                patch.setenv("LAKEHOUSE_NOTIFY_WEBHOOK", f"{receiver.url}/{WEBHOOK_TOKEN}")
                 patch.setenv("LAKEHOUSE_CRASH_FILE", str(home / "crash-at"))
                 patch.setenv("LAKEHOUSE_FRESH_TABLES", "string.only_run_1")
                 patch.setenv("LAKEHOUSE_FRESHNESS_WINDOW", "60")
@@ -142,3 +143,10 @@ def test_a_table_that_no_longer_moves_is_red(dev: Dev, ui: Ui) -> None:
 def test_the_backfill_is_shown_as_done(dev: Dev, ui: Ui) -> None:
     (backfill,) = dev.instance.get_backfills()
     ui.open(f"runs/b/{backfill.backfill_id}", "100% completed", "Succeeded", *RUNS[:3])
+
+
+def test_nothing_that_dagster_keeps_or_logs_holds_the_address_of_the_webhook(dev: Dev) -> None:
+    assert dev.receiver.received
+    files = [path for folder in ("dagster", "logs") for path in (dev.home / folder).rglob("*") if path.is_file()]
+    assert {"dagster.log", "dagster.yaml"} <= {path.name for path in files}
+    assert [path for path in files if WEBHOOK_TOKEN.encode() in path.read_bytes()] == []
