@@ -199,7 +199,8 @@ class ContentSearch:
             size += times.nbytes
             if self._memory_bytes and size > self._memory_bytes:
                 raise ResourceExhaustedError(
-                    "the rows that match do not fit into the memory of a query; narrow it by time"
+                    f"the rows that match do not fit into the {self._memory_bytes:,} bytes that a query may hold; "
+                    "narrow it by time"
                 )
         return everything
 
