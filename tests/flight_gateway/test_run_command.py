@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mosaicolabs import Integer32, Message, MosaicoClient
+from pyarrow import flight
 
+from tests.certificates import issue
 from tests.flight_gateway.raw_client import SERVICE, RawClient, plain_batch, upload_messages
 from tests.processes import free_port
 
@@ -96,6 +99,51 @@ def run_until_it_fails(home: Path, *options: str, **extra: str) -> str:
     (line,) = finished.stderr.decode().splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def test_an_encrypted_gateway_with_keys_is_found_through_the_environment(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pages for operators have it: certificate files, a key of the command line, variables of the client."""
+    files, port = issue(tmp_path / "tls"), free_port()
+    tls = {"MOSAICOD_TLS_CERT_FILE": str(files.certificate), "MOSAICOD_TLS_PRIVATE_KEY_FILE": str(files.private_key)}
+    create = [LAKEHOUSE, "api-key", "create", "--permissions", "write", "-d", "recorder"]
+    key = subprocess.run(create, env=environment(tmp_path), cwd=tmp_path, capture_output=True, check=True, text=True)
+    with running(tmp_path, port, "--tls", "--api-key", **tls):
+        assert f"grpc+tls://127.0.0.1:{port}" in (tmp_path / "log").read_text()
+        for variables in (
+            {},
+            {"MOSAICO_TLS_CERT_FILE": str(files.authority)},
+            {"MOSAICO_API_KEY": key.stdout.strip()},
+            {"MOSAICO_TLS_CERT_FILE": str(issue(tmp_path / "other").authority), "MOSAICO_API_KEY": key.stdout.strip()},
+        ):
+            with monkeypatch.context() as patch:
+                _only(patch, variables)
+                with pytest.raises(ConnectionError):
+                    MosaicoClient.from_env("localhost", port, timeout=0)
+        _only(monkeypatch, {"MOSAICO_TLS_CERT_FILE": str(files.authority), "MOSAICO_API_KEY": key.stdout.strip()})
+        with MosaicoClient.from_env("localhost", port) as client:
+            with client.sequence_create(name, {}) as writer:
+                writer.topic_create("count", {}, Integer32).push(Message(timestamp_ns=1, data=Integer32(data=7)))
+            handler = client.topic_handler(name, "count")
+            assert handler is not None
+            assert [message.data.data for message in handler.get_data_streamer()] == [7]
+            with pytest.raises(flight.FlightUnauthorizedError):
+                client.sequence_delete(name)
+    (log,) = tmp_path.glob("log-*")
+    assert key.stdout[5:37] not in log.read_text()
+
+
+def _only(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in ("MOSAICO_TLS_CERT_FILE", "MOSAICO_API_KEY"):
+        patch.delenv(name, raising=False)
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+def test_tls_without_its_files_is_an_error_that_names_them(tmp_path: Path) -> None:
+    line = run_until_it_fails(tmp_path, "--port", "0", "--tls", MOSAICOD_TLS_CERT_FILE="tls.crt")
+    assert "set MOSAICOD_TLS_CERT_FILE and MOSAICOD_TLS_PRIVATE_KEY_FILE" in line
 
 
 def test_a_taken_port_is_an_error(tmp_path: Path) -> None:

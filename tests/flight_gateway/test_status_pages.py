@@ -2,17 +2,20 @@
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import make_url
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import ConfigurationError
@@ -23,6 +26,8 @@ from lakehouse.flight_gateway.readiness import Readiness
 from lakehouse.flight_gateway.server import Gateway
 from lakehouse.flight_gateway.status_server import StatusServer
 from tests.flight_gateway.raw_client import SERVICE, RawClient, plain_batch, status_of, upload_messages
+from tests.processes import free_port
+from tests.s3_server import s3_server
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,47 @@ def test_a_lost_warehouse_and_a_lost_database_are_named(tmp_path: Path, monkeypa
         assert watched.get("/ready")[0] == 200
         watched.pages.announce_stop()
         assert watched.get("/ready") == (503, '{"status": "stopping"}\n')
+
+
+def test_a_gateway_that_loses_its_store_or_its_database_is_ready_again_when_they_are_back(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakehouse.flight_gateway.readiness.FRESH_S", 0.0)
+    root, port, keys = tmp_path / "store", free_port(), ("access", "secret-of-the-store")
+    database = make_url(postgres_url)
+
+    def accept_connections(accepts: bool) -> None:
+        """What a database does that is taken down: nobody gets in, and who is in is thrown out."""
+        admin = database.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{database.database}" ALLOW_CONNECTIONS {accepts}'.encode())
+            if not accepts:
+                stop = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                connection.execute(stop, [database.database])
+
+    with ExitStack() as store, ExitStack() as lake:
+        server = store.enter_context(s3_server(root, port=port, keys=keys))
+        watched = lake.enter_context(watching(tmp_path, db_url=postgres_url, **server.settings(server.new_bucket())))
+
+        def until(status: int, **found: str) -> None:
+            deadline = time.monotonic() + 60
+            while (page := watched.get("/ready"))[0] != status or found.items() - json.loads(page[1]).items():
+                assert time.monotonic() < deadline, page
+                assert watched.get("/health")[0] == 200
+                time.sleep(0.1)
+
+        until(200, database="ok", warehouse="ok")
+        store.close()
+        until(503, database="ok", warehouse="unreachable")
+        with s3_server(root, port=port, keys=keys):
+            until(200, database="ok", warehouse="ok")
+            accept_connections(False)
+            until(503, database="unreachable", warehouse="ok")
+            accept_connections(True)
+            until(200, database="ok", warehouse="ok")
+            topic = watched.raw.new_topic("after-all")
+            watched.raw.upload(topic, plain_batch(1, 2, 3))
+            watched.raw.action("session_finalize", session_uuid=topic.session_uuid)
 
 
 def _use_up_connections(database: Database, watched: Watched) -> None:
