@@ -123,7 +123,9 @@ def logging_to_standard_error(log_format: LogFormat, level: LogLevel) -> Iterato
     """Send the logs of this process to standard error; other libraries only when they warn."""
     root, ours = logging.getLogger(), logging.getLogger("lakehouse")
     before = root.handlers, root.level, ours.level
-    root.handlers = [_handler(log_format)]
+    handler = _handler(log_format)
+    handler.addFilter(_is_of_interest)
+    root.handlers = [handler]
     root.setLevel(logging.WARNING)
     ours.setLevel(level.upper())
     try:
@@ -132,6 +134,12 @@ def logging_to_standard_error(log_format: LogFormat, level: LogLevel) -> Iterato
         root.handlers, root_level, our_level = before
         root.setLevel(root_level)
         ours.setLevel(our_level)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Some libraries lower the level of their loggers, or log what Python warns their programmers of."""
+    is_ours = record.name.partition(".")[0] == "lakehouse"
+    return is_ours or (record.levelno >= logging.WARNING and record.name != "py.warnings")
 
 
 def _handler(log_format: LogFormat) -> logging.Handler:

@@ -33,6 +33,9 @@ def program() -> typer.Typer:
     """Two commands that log, one of them in a group."""
     app, group = typer.Typer(), typer.Typer()
 
+    # As some libraries do.
+    logging.getLogger("somebody.else").setLevel(logging.DEBUG)
+
     def talk(subject: str, loudly: bool = False) -> None:
         ours, library = logging.getLogger("lakehouse.talk"), logging.getLogger("somebody.else")
         for log in (ours, library):
