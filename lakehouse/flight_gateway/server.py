@@ -21,6 +21,8 @@ from lakehouse.flight_gateway.tls import RenewedCredentials, TlsFiles
 MAX_CONCURRENT_CALLS = 2048
 # What a message holds besides the batch itself: descriptor, IPC metadata of wide schemas, protobuf framing.
 _FRAMING_ALLOWANCE = 2 << 20
+# What a client may send of the next message while the last one is worked on.
+_LOOKAHEAD = 1 << 20
 
 
 class Gateway:
@@ -121,6 +123,10 @@ def _channel_options(max_message_size: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_message_size),
         ("grpc.max_send_message_length", -1),
+        # gRPC would let each upload send far ahead on a fast line, up to a hundred megabytes that no budget counts. A
+        # message that has begun is still received at full speed: its window grows to its size.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
         # Without it a second gateway on the same port would silently get a share of the connections.
         ("grpc.so_reuseport", 0),
         # Notice clients that vanished without closing, so that their uploads are aborted and their threads freed.

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY, DataFileEn
 from lakehouse.catalog.settings import MIB
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, TimeInterval
 from lakehouse.catalog.writing.day_buffer import owned
+from lakehouse.catalog.writing.encoder_pool import Job
 from lakehouse.catalog.writing.uploads import UploadResult
 from lakehouse.ontology.arrow_iceberg import UnsupportedTypeError, plan_storage
 from tests.catalog.upload_lake import NUMBERS, UploadLake, local_path, numbers
@@ -382,6 +385,40 @@ def test_many_uploads_share_one_budget(open_lake: Callable[..., UploadLake]) -> 
     assert len(results) == uploads
     assert all(result.row_count == batches * 1000 for result in results)
     assert lake.budget.peak <= lake.budget.limit + uploads * (batch_bytes + 1024)
+    assert lake.budget.total == 0
+
+
+def test_uploads_that_wait_for_an_encoder_hold_one_row_group_each(open_lake: Callable[..., UploadLake]) -> None:
+    batch_bytes, row_group, uploads, encoders = 1000 * 16, 50_000, 6, 2
+    lake = open_lake(row_group=row_group, workers=encoders)
+    release = threading.Event()
+
+    def occupy() -> None:
+        release.wait(60)
+
+    for _ in range(encoders):
+        lake.pool.lane().submit(Job(occupy, lambda: None))
+
+    def run(number: int) -> UploadResult:
+        with lake.upload(sequence=f"drive{number}") as upload:
+            for start in range(0, 40_000, 1000):
+                upload.write(numbers(range(start, start + 1000)))
+            return upload.finish()
+
+    with ThreadPoolExecutor(uploads) as clients:
+        results = clients.map(run, range(uploads))
+        try:
+            before = -1
+            # Nothing has to be held within a time: uploads that were slow hold less.
+            while lake.budget.total < uploads * row_group or lake.budget.total != before:
+                before = lake.budget.total
+                time.sleep(0.2)
+            assert lake.budget.total <= uploads * (row_group + 2 * batch_bytes)
+        finally:
+            release.set()
+        assert [result.row_count for result in results] == [40_000] * uploads
+    # An encoder has one in hand, and may have had time for one more.
+    assert lake.budget.peak <= (uploads + 2 * encoders) * (row_group + 2 * batch_bytes)
     assert lake.budget.total == 0
 
 

@@ -30,11 +30,32 @@ class EncoderPool:
     """A bounded number of threads shared by all uploads of a process."""
 
     def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="encoder")
+        self._busy_lanes = 0
+        self._counting = threading.Lock()
 
     def lane(self) -> "Lane":
         """A queue of its own for one upload."""
-        return Lane(self._executor)
+        return Lane(self)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether some lane has to wait for a thread."""
+        return self._busy_lanes > self._workers
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Call `step` in one of the threads.
+
+        Raises:
+            RuntimeError: If the pool is closed.
+        """
+        self._executor.submit(step)
+
+    def count_lane(self, change: int) -> None:
+        """A lane has work from now on (1), or no longer (-1)."""
+        with self._counting:
+            self._busy_lanes += change
 
     def close(self) -> None:
         """Wait for the work in hand and stop the threads."""
@@ -53,8 +74,8 @@ class Lane:
     The first exception of a job stays: later jobs are discarded, and whoever waits gets the exception.
     """
 
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
+    def __init__(self, pool: EncoderPool) -> None:
+        self._pool = pool
         self._waiting: deque[Job] = deque()
         self._running = False
         self._failure: BaseException | None = None
@@ -68,20 +89,25 @@ class Lane:
             if accepted:
                 self._waiting.append(job)
             start = accepted and not self._running
-            self._running = self._running or start
+            if start:
+                self._set_running(True)
         if start:
             self._schedule()
         elif not accepted:
             job.discard()
 
     def wait_for_room(self, limit: int) -> None:
-        """Wait until at most `limit` jobs are queued behind the running one.
+        """Wait until at most `limit` jobs are queued behind the running one, and none while the pool is saturated.
+
+        A queue keeps a thread busy that would else wait for rows. Where lanes wait for threads it only takes memory.
 
         Raises:
             Exception: The failure of an earlier job.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) <= limit or self._failure is not None)
+            self._changed.wait_for(
+                lambda: len(self._waiting) <= (0 if self._pool.is_saturated else limit) or self._failure is not None
+            )
             self._raise_failure()
 
     def drain(self) -> None:
@@ -106,13 +132,17 @@ class Lane:
         with self._changed:
             self._changed.wait_for(lambda: not self._running)
 
+    def _set_running(self, is_running: bool) -> None:
+        self._running = is_running
+        self._pool.count_lane(1 if is_running else -1)
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _schedule(self) -> None:
         try:
-            self._executor.submit(self._run_next)
+            self._pool.run(self._run_next)
         except RuntimeError:
             self._stop(StorageError("the server is shutting down"))
 
@@ -124,7 +154,7 @@ class Lane:
                 self._failure = failure
                 discarded = list(self._waiting)
                 self._waiting.clear()
-            self._running = False
+            self._set_running(False)
             self._changed.notify_all()
         for job in discarded:
             job.discard()
@@ -141,7 +171,8 @@ class Lane:
             return
         with self._changed:
             more = bool(self._waiting)
-            self._running = more
+            if not more:
+                self._set_running(False)
             self._changed.notify_all()
         if more:
             self._schedule()
