@@ -139,19 +139,29 @@ class TestWhatIsTouched:
     def test_counting_reads_timestamps_of_the_edges_only(self, lake: HandWrittenLake, topic: TopicRecord) -> None:
         reader = lake.reader()
         window = TimeWindow(4205, 8895)
-        reader.window_info(topic, window)
+        reader.window_info(topic, TimeWindow(4206, 8894))  # footers are cached now
         lake.warehouse.forget()
         assert reader.window_info(topic, window) == WindowInfo(TimeInterval(4205, 8894), 4690)
         assert row_groups_touched(lake) == {(42, 0), (88, 9)}
         assert columns_touched(lake) == {"timestamp_ns"}
 
-    def test_the_first_batch_needs_one_row_group(self, lake: HandWrittenLake, topic: TopicRecord) -> None:
+    def test_a_ticket_is_redeemed_without_counting_again(self, lake: HandWrittenLake, topic: TopicRecord) -> None:
+        reader = lake.reader()
+        window = TimeWindow(4205, 8895)
+        counted = reader.window_info(topic, window)
+        lake.warehouse.forget()
+        assert reader.window_info(topic, window) == counted
+        assert lake.warehouse.opened == []
+
+    def test_the_first_batch_needs_one_row_group_and_the_next_is_read_ahead(
+        self, lake: HandWrittenLake, topic: TopicRecord
+    ) -> None:
         reader = lake.reader()
         list(reader.read(topic, TimeWindow(0, 100)))  # footers are cached now
         lake.warehouse.forget()
         batches = reader.read(topic)
         next(batches)
-        assert row_groups_touched(lake) == {(0, 0)}
+        assert row_groups_touched(lake) <= {(0, 0), (0, 1)}
         batches.close()  # type: ignore[attr-defined]
 
     def test_envelope_columns_are_not_read(self, lake: HandWrittenLake, topic: TopicRecord) -> None:
@@ -180,9 +190,9 @@ def test_a_read_to_the_end_releases_every_file(lake: HandWrittenLake) -> None:
 
 
 def test_a_topic_deleted_while_being_read_is_not_found(lake: HandWrittenLake) -> None:
-    topic = lake.write_topic([rows_at([1, 2, 3]), rows_at([7, 8, 9], 3)])
+    topic = lake.write_topic([rows_at([1, 2, 3]), rows_at([7, 8, 9], 3), rows_at([11, 12, 13], 6)])
     batches = lake.reader().read(topic)
-    next(batches)
+    next(batches)  # the rows after these may be read ahead, those of the third file not yet
     delete_topic(lake, topic.id)
     remove_files(lake, topic.uuid)
     with pytest.raises(NotFoundError, match="topic"):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import pyarrow as pa
@@ -21,18 +21,10 @@ from tests.flight_gateway.raw_client import (
     status_of,
     upload_messages,
 )
+from tests.waiting import eventually
 from tests.warehouses import BOTH
 
 WAREHOUSES = BOTH
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def is_locked(raw: RawClient, locator: str) -> bool:

@@ -4,7 +4,7 @@ The merge never compares single rows. Every open stream shows one batch; all row
 shown" are final, because no stream can still bring an earlier one. They are cut off, put together and sorted stably.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ class _OpenStream:
             close()
 
 
-def merge_by_time(streams: Sequence[TimeSortedStream]) -> Iterator[pa.RecordBatch]:
+def merge_by_time(streams: Sequence[TimeSortedStream]) -> Generator[pa.RecordBatch, None, None]:
     """All rows of all streams in time order; equal timestamps in the order of `arrival`, then of the stream.
 
     Streams that do not overlap pass through one after another, without copying. Memory is bounded by one batch of every

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 import pyarrow as pa
 from sqlalchemy import select
 
+from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.schema import data_files, sessions, topics
 from lakehouse.catalog.errors import DamagedDataError, LakehouseError, NotFoundError, StateError, StorageError
@@ -19,6 +20,7 @@ from lakehouse.catalog.iceberg.data_files import DataFileEntry, arrival_of
 from lakehouse.catalog.reading.file_columns import WantedColumns
 from lakehouse.catalog.reading.merge import TimedBatch, TimeSortedStream, largest_overlap, merge_by_time
 from lakehouse.catalog.reading.parquet_slices import ParquetSlices, Selection
+from lakehouse.catalog.reading.read_ahead import one_ahead
 from lakehouse.catalog.reading.row_deletes import RowDeletes
 from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
@@ -29,6 +31,7 @@ from lakehouse.ontology.arrow_iceberg import StoragePlan, UnstorableValueError, 
 MIB = 1 << 20
 # Small rows are decoded in larger pieces than they are sent in: what a piece costs in itself is then paid less often.
 BATCHES_DECODED_AT_ONCE = 4
+COUNTS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class TopicReader:
         self._skip_index = skip_index
         self._slices = ParquetSlices(warehouse)
         self._deletes = RowDeletes(warehouse)
+        # A ticket is redeemed soon after its window was counted. Files are immutable, so counts hold.
+        self._counts: BoundedCache[tuple[str, TimeWindow], tuple[int, int, int]] = BoundedCache(COUNTS_KEPT)
         self._target_batch_bytes = target_batch_bytes
         self._max_batch_rows = max_batch_rows
 
@@ -112,7 +117,7 @@ class TopicReader:
                 TimeSortedStream(file.start_ns, rank, partial(self._open, file, topic, window, plan, depth))
                 for rank, file in enumerate(files)
             ]
-            for stored in merge_by_time(streams):
+            for stored in one_ahead(merge_by_time(streams)):
                 for batch in plan.from_storage_batches(stored):
                     yield from _cut(batch, self._max_batch_rows, self._target_batch_bytes)
 
@@ -144,6 +149,12 @@ class TopicReader:
         is_bounded = file.start_ns != INT64_MIN and file.end_ns != INT64_MAX
         if is_bounded and selection.is_by_time_only and selection.window.contains(file.start_ns, file.end_ns):
             return file.record_count, file.start_ns, file.end_ns
+        if not selection.is_by_time_only or selection.columns is not None:
+            return self._counted(file, selection, plan)
+        key = (file.path, selection.window)
+        return self._counts.get(key, lambda: self._counted(file, selection, plan))
+
+    def _counted(self, file: IndexedFile, selection: Selection, plan: StoragePlan | None) -> tuple[int, int, int]:
         footer = self._slices.footer(file.path)
         count, first_ns, last_ns, edges = 0, INT64_MAX, INT64_MIN, []
         for row_group in footer.row_groups(selection.window):
