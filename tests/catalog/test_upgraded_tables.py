@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lakehouse.catalog.errors import ChangedTableError
-from lakehouse.catalog.iceberg.sql_catalog import read_pointers, swap_pointer
+from lakehouse.catalog.iceberg.sql_catalog import read_pointers
+from lakehouse.catalog.iceberg.staging import StagedTable
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.sql.lake_sql import LakeSql
@@ -38,7 +39,7 @@ def upgrade(lake: ScatteredLake, identifier: str = TABLE, added: dict[str, Any] 
     after = document.next_metadata_location()
     own.table_files.write_document(after, fields)
     with own.database.transaction() as connection:
-        assert swap_pointer(connection, identifier, before, after)
+        own.table_files.catalog.commit(connection, own.table_files, StagedTable(identifier, before, after, fields, ()))
 
 
 def stored(lake: ScatteredLake) -> set[str]:
@@ -90,6 +91,15 @@ def test_an_upload_during_which_the_table_is_upgraded_is_not_acknowledged(lake: 
     lake.upload(session, batches)
     lake.lakehouse.sessions.finalize(session.uuid)
     assert lake.rows(lake.lakehouse.topics.get(locator)) == as_texts(batches)
+
+
+def test_values_that_a_new_column_has_in_old_rows_are_there_in_sql(lake: ScatteredLake) -> None:
+    topic = lake.store("before", in_order(count=2))
+    rows = lake.rows(topic)
+    upgrade(lake, added={"id": 99, "name": "grade", "required": False, "type": "int", "initial-default": 5})
+    with LakeSql(lake.lakehouse).opened(f"SELECT grade, count(*) AS n FROM {TABLE} GROUP BY grade") as statement:
+        assert statement.batches().read_all().to_pylist() == [{"grade": 5, "n": len(rows)}]
+    assert lake.rows(topic) == rows
 
 
 def test_columns_of_unknown_types_disturb_nobody(lake: ScatteredLake) -> None:
