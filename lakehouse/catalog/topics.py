@@ -336,4 +336,10 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.abort()
+        try:
+            self.abort()
+        except StorageError as failure:
+            if error is None:
+                raise
+            # What broke the upload is what its client should hear. Orphan cleanup finds the files.
+            logger.warning("the files of a broken upload could not be removed: %s", failure)
