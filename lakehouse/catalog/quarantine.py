@@ -16,11 +16,17 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_sessions, session_record
 from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, quoted, shorten
-from lakehouse.catalog.locators import SessionLocator
+from lakehouse.catalog.failing_rules import accept as accept_failing
+from lakehouse.catalog.locators import SessionLocator, parse_sequence_name
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicState
 
 MAX_REASON_LENGTH = 900
 """Leaves room for the name of the session in an error text."""
+_NAMED = 5
+
+
+class _HoldsMoreError(StateError):
+    """The sequence of a session holds others."""
 
 
 class Quarantine:
@@ -87,19 +93,63 @@ class Quarantine:
         actor = audit.current_actor()
 
         def record(connection: Connection) -> None:
+            accept_failing(connection, session.id)
             audit.record(connection, "session_release", locator, actor=actor, reason=session.quarantine_reason)
 
         self._finalization.finalize(session.uuid, releases=True, released=record)
 
-    def discard(self, locator: SessionLocator) -> None:
-        """Delete a session in quarantine with everything uploaded to it; its sequence stays.
+    def discard(self, locator: SessionLocator) -> bool:
+        """Delete a session in quarantine with everything uploaded to it, and its sequence if that holds nothing else.
+
+        A sequence without any session is what a client has before it uploads; after this it would be a name that
+        nobody can explain, and that stands in the way of the next upload.
+
+        Returns:
+            Whether the sequence was deleted too.
 
         Raises:
             NotFoundError: If there is no such session.
             StateError: If it is not in quarantine.
         """
-        self._in_quarantine(locator)
-        self._deletion.delete_session(locator, only_in=SessionState.QUARANTINED)
+        session = self._in_quarantine(locator)
+        actor = audit.current_actor()
+
+        def check(connection: Connection) -> None:
+            # Held first: no session can be added from here on.
+            held = select(sequences.c.id).where(sequences.c.id == session.sequence_id).with_for_update()
+            connection.execute(held)
+            members = connection.execute(
+                select(sessions.c.id, sessions.c.state).where(sessions.c.sequence_id == session.sequence_id)
+            ).all()
+            if [(row.id, row.state) for row in members] != [(session.id, SessionState.QUARANTINED)]:
+                raise _HoldsMoreError(f"sequence {quoted(locator.sequence)} holds other sessions")
+            audit.record(connection, "session_delete", locator, actor=actor, reason=session.quarantine_reason)
+
+        try:
+            self._deletion.delete_sequence(locator.sequence, check=check)
+        except _HoldsMoreError:
+            self._deletion.delete_session(locator, only_in=SessionState.QUARANTINED)
+            return False
+        return True
+
+    def named(self, name: str) -> SessionLocator:
+        """The session in quarantine that a locator, or the name of its sequence alone, stands for.
+
+        Raises:
+            InvalidNameError: If it can be neither.
+            NotFoundError: If no session of that sequence is in quarantine.
+            StateError: If several are.
+        """
+        if ":" in name:
+            return SessionLocator.parse(name)
+        sequence = parse_sequence_name(name)
+        found = [session.locator for session in self.sessions() if session.locator.sequence == sequence]
+        if len(found) > 1:
+            listed = ", ".join(str(locator) for locator in found[:_NAMED])
+            raise StateError(f"sequence {quoted(sequence)} has {len(found)} sessions in quarantine, name one: {listed}")
+        if not found:
+            raise NotFoundError("session in quarantine of sequence", sequence)
+        return found[0]
 
     def _in_quarantine(self, locator: SessionLocator) -> SessionRecord:
         session = self._session(locator)

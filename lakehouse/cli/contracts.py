@@ -67,7 +67,7 @@ def run(
     with Lakehouse.open(settings) as lake:
         for part in Validator(lake, library).parts(select_subjects(lake, sequence, topic), output.run_id):
             if record:
-                results.record(lake.system_tables, part)
+                results.record(lake, part)
                 lake.maintenance.run_pending()
             output.show(part)
             if docs is not None:
@@ -194,7 +194,13 @@ def quarantined(as_json: Json = False) -> None:
     wide_console().print(table if found else "no session is in quarantine")
 
 
-Sessions = Annotated[list[str], typer.Argument(metavar="SESSION...", help="Locators, as `quarantined` lists them.")]
+Sessions = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SESSION...",
+        help="As `quarantined` lists them; the name of the sequence is enough where it has only one.",
+    ),
+]
 
 
 @app.command("release")
@@ -205,12 +211,11 @@ def release(sessions: Sessions) -> None:
     again.
     """
     from lakehouse.catalog.lakehouse import Lakehouse
-    from lakehouse.catalog.locators import SessionLocator
     from lakehouse.catalog.settings import Settings
 
-    locators = [SessionLocator.parse(name) for name in sessions]
     with Lakehouse.open(Settings.load()) as lake:
-        for locator in locators:
+        # All first: a name that is wrong is found before anything is done.
+        for locator in [lake.quarantine.named(name) for name in sessions]:
             lake.quarantine.release(locator)
             typer.echo(f"{locator}: released, and committed")
         lake.maintenance.run_pending()
@@ -218,16 +223,18 @@ def release(sessions: Sessions) -> None:
 
 @app.command("discard")
 def discard(sessions: Sessions) -> None:
-    """Delete sessions that are in quarantine, with everything uploaded to them."""
+    """Delete sessions that are in quarantine, with everything uploaded to them.
+
+    A sequence that holds nothing else goes too.
+    """
     from lakehouse.catalog.lakehouse import Lakehouse
-    from lakehouse.catalog.locators import SessionLocator
     from lakehouse.catalog.settings import Settings
 
-    locators = [SessionLocator.parse(name) for name in sessions]
     with Lakehouse.open(Settings.load()) as lake:
-        for locator in locators:
-            lake.quarantine.discard(locator)
-            typer.echo(f"{locator}: discarded")
+        for locator in [lake.quarantine.named(name) for name in sessions]:
+            is_empty = lake.quarantine.discard(locator)
+            rest = f", and sequence {locator.sequence}, which held nothing else" if is_empty else ""
+            typer.echo(f"{locator}: discarded{rest}")
 
 
 def _library(extra: list[Path] | None) -> "ContractLibrary":

@@ -99,11 +99,16 @@ class Finding:
             return None
         found = self.ranges[0]
         path = self.topic.removeprefix(f"{self.sequence}/")
-        # The end is excluded there.
-        return (
-            f"client.topic_handler({self.sequence!r}, {path!r}).get_data_streamer("
-            f"start_timestamp_ns={found.start_ns}, end_timestamp_ns={found.end_ns + 1})"
-        )
+        return stream_snippet(self.sequence, path, found.start_ns, found.end_ns)
+
+
+def stream_snippet(sequence: str, path: str, start_ns: int, end_ns: int) -> str:
+    """Python that streams a moment of a topic, both ends included, with the SDK."""
+    # The end is excluded there.
+    return (
+        f"client.topic_handler({sequence!r}, {path!r}).get_data_streamer("
+        f"start_timestamp_ns={start_ns}, end_timestamp_ns={end_ns + 1})"
+    )
 
 
 def broken_verdict(rule: RuleSpec) -> Verdict:

@@ -70,7 +70,7 @@ class ContractGate:
             except ContractError as error:
                 self._refuse(session, judged, f"cannot be judged: {error.message}")
             report = Validator(self._lake, library, PlainJudge(), judges_all=True).validate(subjects, self._run_id)
-        results.record(self._lake.system_tables, report)
+        results.record(self._lake, report)
         failed = [finding for finding in report.findings if finding.verdict is Verdict.FAILED]
         if failed:
             self._refuse(session, judged, f"breaks its contracts: {_reasons(failed)}")

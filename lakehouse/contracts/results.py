@@ -1,12 +1,16 @@
-"""Verdicts as rows of `mosaico.validation_results`."""
+"""Verdicts as rows of `mosaico.validation_results`, and those that fail now beside what they are about."""
 
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lakehouse.catalog.system_tables import NUMBER, TEXT, TIME, SystemColumn, SystemTable, SystemTables
-from lakehouse.contracts.findings import Finding
-from lakehouse.contracts.validation import ValidationReport
+from lakehouse.catalog import failing_rules
+from lakehouse.catalog.failing_rules import FailedRule, Judgement
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.records import TopicRecord
+from lakehouse.catalog.system_tables import NUMBER, TEXT, TIME, SystemColumn, SystemTable
+from lakehouse.contracts.findings import Finding, Verdict
+from lakehouse.contracts.validation import Subject, ValidationReport
 
 VALIDATION_RESULTS = SystemTable(
     "validation_results",
@@ -41,14 +45,57 @@ VALIDATION_RESULTS = SystemTable(
 )
 
 
-def record(tables: SystemTables, report: ValidationReport) -> None:
-    """Append the findings of a run, in one commit.
+def record(lake: Lakehouse, report: ValidationReport) -> None:
+    """Append the findings of a run, and let them take the place of earlier ones as what fails now, in one commit.
 
     Raises:
         StorageError: If database or warehouse fail.
         CommitConflictError: If other writers kept winning the race for the table.
     """
-    tables.append(VALIDATION_RESULTS, list(result_rows(report, report.findings)))
+    judgements = [_judgement(subject, report) for subject in report.subjects]
+    if report.findings:
+        lake.system_tables.append(
+            VALIDATION_RESULTS,
+            list(result_rows(report, report.findings)),
+            lambda connection: failing_rules.replace(connection, judgements),
+        )
+    else:
+        with lake.database.transaction() as connection:
+            failing_rules.replace(connection, judgements)
+
+
+def _judgement(subject: Subject, report: ValidationReport) -> Judgement:
+    seen = subject.topics if subject.all_topics is None else subject.all_topics
+    ids = {topic.uuid: topic.id for topic in seen}
+    failed = [
+        _failed(finding, ids[finding.topic_uuid] if finding.topic_uuid else None)
+        for finding in report.of_sequence(subject.sequence)
+        if finding.verdict is Verdict.FAILED
+    ]
+    judged = {topic.id for topic in subject.topics if _is_judged(topic, report)}
+    # Also of a topic that was only watched is known when it cannot be read.
+    unreadable = {each.topic_id for each in failed if each.topic_id is not None}
+    # Rules about the sequence may have no result if they have not seen all of it.
+    is_whole = subject.all_topics is not None and all(_is_judged(topic, report) for topic in subject.all_topics)
+    waiting = {topic.session_id for topic in subject.topics if not topic.session_is_finalized}
+    return Judgement(seen[0].sequence_id, frozenset(judged | unreadable), is_whole, min(waiting, default=None), failed)
+
+
+def _is_judged(topic: TopicRecord, report: ValidationReport) -> bool:
+    return str(topic.locator) not in report.not_judged
+
+
+def _failed(finding: Finding, topic_id: int | None) -> FailedRule:
+    first = finding.ranges[0] if finding.ranges else None
+    return FailedRule(
+        topic_id,
+        finding.rule.id,
+        f"{finding.rule.contract} {finding.rule.contract_version}",
+        finding.expected,
+        finding.observed,
+        first and first.start_ns,
+        first and first.end_ns,
+    )
 
 
 def result_rows(report: ValidationReport, findings: Iterable[Finding]) -> Iterator[dict[str, Any]]:

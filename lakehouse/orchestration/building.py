@@ -7,6 +7,7 @@ import dagster as dg
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_overview import TableOverview
 from lakehouse.orchestration.defs.contracts.assets import validation
+from lakehouse.orchestration.defs.contracts.checks import failing_sequences_sensor, no_sequence_fails
 from lakehouse.orchestration.defs.contracts.jobs import validate_recordings
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
@@ -43,7 +44,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             *maintenance_reports,
             *table_assets(tables, settings),
         ],
-        asset_checks=[quarantine_is_empty, no_recording_waits, no_session_in_quarantine],
+        asset_checks=[quarantine_is_empty, no_recording_waits, no_session_in_quarantine, no_sequence_fails],
         jobs=[
             ingest_recordings,
             ingest_files,
@@ -64,6 +65,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             unfinished_sessions_sensor,
             waiting_recordings_sensor,
             validation_sensor,
+            failing_sequences_sensor,
             run_failure_notifications,
         ],
         resources={"lakehouse": LakehouseResource()},

@@ -124,15 +124,17 @@ def test_what_breaks_its_contracts_is_refused_or_waits_in_quarantine(
     assert entry["session"] in lakehouse("contracts", "quarantined").stdout
     assert "quarantined" in lakehouse("sequences").stdout
     assert "in quarantine: drive:" in lakehouse("sequences", "drive").stdout
-    assert "not a valid" in lakehouse("contracts", "release", "drive").stderr
-    released = lakehouse("contracts", "release", entry["session"])
+    assert "in quarantine of sequence 'elsewhere' not found" in lakehouse("contracts", "release", "elsewhere").stderr
+    released = lakehouse("contracts", "release", "drive")
     assert (released.returncode, released.stdout) == (0, f"{entry['session']}: released, and committed\n")
     assert "no session is in quarantine" in lakehouse("contracts", "quarantined").stdout
     assert "is finalized: it is not in quarantine" in lakehouse("contracts", "discard", entry["session"]).stderr
     other = write_mcap(tmp_path / "other.mcap", [string_channel("/text", texts(4))])
     lakehouse("ingest", other)
     (entry,) = json.loads(lakehouse("contracts", "quarantined", "--json").stdout)
-    assert lakehouse("contracts", "discard", entry["session"]).stdout == f"{entry['session']}: discarded\n"
+    discarded = lakehouse("contracts", "discard", entry["session"]).stdout
+    assert discarded == f"{entry['session']}: discarded, and sequence other, which held nothing else\n"
+    assert [each["sequence"] for each in json.loads(lakehouse("sequences", "--json").stdout)] == ["drive"]
     strict.unlink()
     assert lakehouse("ingest", other).returncode == 0
     listing = json.loads(lakehouse("sequences", "--json").stdout)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from lakehouse.catalog import audit
 from lakehouse.catalog.audit import latest_entries
 from lakehouse.catalog.control_plane.schema import sessions
 from lakehouse.catalog.errors import (
     CommitConflictError,
     ContractBreachError,
+    NotFoundError,
     QuarantinedError,
     StateError,
     StorageError,
@@ -115,13 +117,35 @@ def test_what_is_discarded_leaves_nothing_but_its_verdicts(shared: Lakehouse, tm
     session = uploaded(shared)
     with pytest.raises(QuarantinedError):
         shared.sessions.finalize(session.uuid)
-    shared.quarantine.discard(session.locator)
-    assert shared.sequences.describe("drive").sessions == []
+    with audit.acting_as("operator"):
+        assert shared.quarantine.discard(session.locator), "its sequence holds nothing else"
+    assert "drive" not in shared.sequences.names()
     assert not list((tmp_path / "lake" / "warehouse" / "imu").rglob("*.parquet"))
-    again = shared.sessions.create("drive")
-    upload(shared, again, "imu", "IMU", imu_table(imu_rows(5)))
+    with shared.database.snapshot() as connection:
+        entries = latest_entries(connection, limit=2)
+    assert {(each.operation, each.resource, each.actor) for each in entries} == {
+        ("session_delete", str(session.locator), "operator"),
+        ("sequence_delete", "drive", "operator"),
+    }
+    again = uploaded(shared)
     with pytest.raises(StateError, match="is open: it is not in quarantine"):
         shared.quarantine.discard(again.locator)
+    assert state(shared) is SessionState.OPEN
+
+
+def test_a_session_in_quarantine_may_be_named_by_its_sequence_while_that_has_no_other(shared: Lakehouse) -> None:
+    first = uploaded(shared)
+    shared.quarantine.put(first.locator, "too loud")
+    assert shared.quarantine.named("drive") == shared.quarantine.named(str(first.locator)) == first.locator
+    second = shared.sessions.create("drive")
+    upload(shared, second, "late", "IMU", imu_table(imu_rows(5)))
+    shared.quarantine.put(second.locator, "too loud")
+    with pytest.raises(StateError, match=f"'drive' has 2 sessions in quarantine, name one: {first.locator}, "):
+        shared.quarantine.named("drive")
+    assert not shared.quarantine.discard(first.locator), "its sequence holds another session"
+    assert shared.quarantine.discard(second.locator)
+    with pytest.raises(NotFoundError, match="session in quarantine of sequence 'drive' not found"):
+        shared.quarantine.named("drive")
 
 
 @pytest.mark.parametrize("policy", ["refuse", "quarantine"])

@@ -96,8 +96,8 @@ def test_verdicts_do_not_depend_on_how_rows_are_cut_and_piled(
 def test_results_are_rows_for_sql(lake: Lakehouse, judge: Judge) -> None:
     session = record_sequence(lake, "bad", {"imu/front": ("IMU", damaged_imu())})
     report = validate(lake, judge)
-    results.record(lake.system_tables, report)
-    results.record(lake.system_tables, validate(lake, judge, topics="/imu/*"))
+    results.record(lake, report)
+    results.record(lake, validate(lake, judge, topics="/imu/*"))
     catalog = open_sql_catalog(lake.database, lake.warehouse)
     try:
         table = catalog.load_table("mosaico.validation_results")
@@ -254,7 +254,7 @@ def test_a_data_file_that_cannot_be_read_fails_its_topic_and_no_other(lake: Lake
     assert {rule for subject, rule in found if subject == "a/imu"} == {"readable"}, "nothing from half of the rows"
     assert "a/tf could not be read" in found["a", "tf_tree"].observed
     assert ("a/other", "acceleration_magnitude") in found
-    results.record(lake.system_tables, report)
+    results.record(lake, report)
 
 
 def test_what_cannot_be_read_for_now_is_not_judged(lake: Lakehouse, judge: Judge) -> None:

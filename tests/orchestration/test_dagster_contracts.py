@@ -13,6 +13,7 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.contracts.assets import validation
+from lakehouse.orchestration.defs.contracts.checks import failing_sequences_sensor
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
 from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import sequences
@@ -157,6 +158,68 @@ def test_reports_come_after_the_tables_they_judge_however_they_are_run(
     assert night.execute_in_process(instance=instance, run_config=request.run_config).success
     graph = build_definitions(settings, tables_in_the_lake(settings)).get_repository_def().asset_graph
     assert graph.get(table_key("mosaico.validation_results")).parent_keys == {REPORTS}
+
+
+def test_one_check_tells_of_all_sequences_that_fail_whichever_was_judged_last(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        for name in ("bad_1", "bad_2", "good"):
+            rows = imu_table(imu_rows(200)) if name == "good" else broken_imu()
+            record_sequence(lake, name, {"imu": ("IMU", rows)})
+    key = dg.AssetCheckKey(REPORTS, "no_sequence_fails")
+
+    def shown() -> dg.AssetCheckEvaluation:
+        """As the page of the asset shows it: nothing, if it is not about the latest event."""
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert record.event is not None
+        found = record.event.dagster_event.event_specific_data  # type: ignore[union-attr]
+        assert isinstance(found, dg.AssetCheckEvaluation)
+        about = instance.fetch_materializations(REPORTS, limit=1).records[0].storage_id
+        assert found.target_materialization_data is not None
+        assert found.target_materialization_data.storage_id == about
+        return found
+
+    def judge(pattern: str) -> None:
+        config = {"ops": {"validation_of_what_is_named": {"config": {"sequences": pattern}}}}
+        assert validate(instance, run_config=config).success
+
+    judge("bad_*")
+    judge("good")
+    cursor = tick(instance, failing_sequences_sensor).cursor
+    assert not shown().passed
+    assert shown().metadata["sequences_failing"].value == 2
+    rows = [record.data for record in shown().metadata["failing"].value.records]  # type: ignore[union-attr]
+    assert {(row["sequence"], row["topic"], row["rule"], row["committed"]) for row in rows} == {
+        (name, "imu", name_of_rule, True)
+        for name in ("bad_1", "bad_2")
+        for name_of_rule in ("acceleration_magnitude", "orientation_norm")
+    }
+    alike = [record.data for record in shown().metadata["by_rule"].value.records]  # type: ignore[union-attr]
+    assert {(row["rule"], row["sequences"]) for row in alike} == {
+        ("acceleration_magnitude", 2),
+        ("orientation_norm", 2),
+    }
+    look = str(shown().metadata["look"].value)
+    assert "[bad\\_1](/assets/contract_reports?view=partitions&partition=bad_1)" in look
+    assert "client.topic_handler('bad_2', 'imu').get_data_streamer(start_timestamp_ns=" in look
+    assert tick(instance, failing_sequences_sensor, cursor).asset_events == []
+    with Lakehouse.open(Settings.load()) as lake:
+        lake.sequences.delete("bad_1")
+    cursor = tick(instance, failing_sequences_sensor, cursor).cursor
+    assert (shown().passed, shown().metadata["sequences_failing"].value) == (False, 1)
+    lenient = [rule(name, "row_count", min=1) for name in ("acceleration_magnitude", "orientation_norm")]
+    (home / "contracts" / "lenient.yaml").write_text(contract_text("lenient", topics="imu", rules=lenient))
+    # Materialized as with the button: the check is evaluated in the same run.
+    location = build_definitions(Settings.load(), [])
+    instance.add_dynamic_partitions("sequences", ["bad_2"])
+    instance.report_runless_asset_event(dg.AssetMaterialization(sequences.key, partition="bad_2"))
+    button = location.resolve_implicit_global_asset_job_def()
+    again = button.execute_in_process(asset_selection=[REPORTS], partition_key="bad_2", instance=instance)
+    assert again.success
+    assert evaluations(again)[None, "no_sequence_fails"].passed
+    tick(instance, failing_sequences_sensor, cursor)
+    assert shown().passed
 
 
 def test_a_check_that_failed_is_green_again_when_its_rule_is_gone(home: Path, instance: dg.DagsterInstance) -> None:

@@ -143,6 +143,29 @@ data_files = Table(
     sqlite_autoincrement=True,
 )
 
+# What fails by the latest judgement of its sequence; see `lakehouse.catalog.failing_rules`.
+failing_rules = Table(
+    "failing_rules",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("sequence_id", RowId, ForeignKey("sequences.id", ondelete="CASCADE"), nullable=False, index=True),
+    # Judged before its commit: of no interest when that session is gone.
+    Column("session_id", RowId, ForeignKey("sessions.id", ondelete="CASCADE"), index=True),
+    # Null for a rule about the sequence as a whole.
+    Column("topic_id", RowId, ForeignKey("topics.id", ondelete="CASCADE"), index=True),
+    Column("rule", Text, nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("expected", Text, nullable=False),
+    Column("observed", Text, nullable=False),
+    # The first place where rows fail, both ends included.
+    Column("start_ns", BigInteger),
+    Column("end_ns", BigInteger),
+    Column("since_ns", BigInteger, nullable=False),
+    # When an operator committed the session in spite of it.
+    Column("accepted_at_ns", BigInteger),
+    sqlite_autoincrement=True,
+)
+
 # Deletions whose rows here are gone while tables of another catalog may not have followed yet.
 pending_deletions = Table(
     "pending_deletions",

@@ -103,7 +103,7 @@ def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subj
     library = ContractLibrary.load(lake.settings.contracts_path)
     unreadable: dict[str, str] = {}
     for part in Validator(lake, library).parts(subjects, context.run.run_id):
-        results.record(lake.system_tables, part)
+        results.record(lake, part)
         for subject in part.subjects:
             if not any(str(topic.locator) in part.not_judged for topic in subject.all_topics or subject.topics):
                 tell(context, subject, part)

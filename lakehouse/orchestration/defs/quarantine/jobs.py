@@ -14,21 +14,21 @@ class QuarantinedSessions(dg.Config):
     """Which sessions."""
 
     sessions: list[str]
-    """Their locators, `sequence:ulid`, as the check `no_session_in_quarantine` lists them."""
+    """As the check `no_session_in_quarantine` lists them; the name of the sequence is enough where it has only one."""
 
 
 @dg.op(description="Commit each session in spite of its contracts.")
 def commit_in_spite_of_contracts(
     context: dg.OpExecutionContext, config: QuarantinedSessions, lakehouse: LakehouseResource
 ) -> None:
-    _each(context, config, lakehouse, lambda lake, locator: lake.quarantine.release(locator), "released")
+    _each(context, config, lakehouse, _release)
 
 
-@dg.op(description="Delete each session with everything uploaded to it; its sequence stays.")
+@dg.op(description="Delete each session with everything uploaded to it, and its sequence if that holds nothing else.")
 def delete_from_quarantine(
     context: dg.OpExecutionContext, config: QuarantinedSessions, lakehouse: LakehouseResource
 ) -> None:
-    _each(context, config, lakehouse, lambda lake, locator: lake.quarantine.discard(locator), "discarded")
+    _each(context, config, lakehouse, _discard)
 
 
 @dg.job(description="Commit sessions that are in quarantine, in spite of the contracts they break.")
@@ -41,12 +41,21 @@ def discard_sessions() -> None:
     delete_from_quarantine()
 
 
+def _release(lake: Lakehouse, locator: SessionLocator) -> str:
+    lake.quarantine.release(locator)
+    return "released, and committed"
+
+
+def _discard(lake: Lakehouse, locator: SessionLocator) -> str:
+    is_empty = lake.quarantine.discard(locator)
+    return "discarded, and its sequence, which held nothing else" if is_empty else "discarded"
+
+
 def _each(
     context: dg.OpExecutionContext,
     config: QuarantinedSessions,
     lakehouse: LakehouseResource,
-    work: Callable[[Lakehouse, SessionLocator], None],
-    done: str,
+    work: Callable[[Lakehouse, SessionLocator], str],
 ) -> None:
     """One that fails does not keep the others waiting.
 
@@ -58,7 +67,7 @@ def _each(
     with lakehouse.open(actor=f"operator, in dagster run {context.run_id}") as lake:
         for name in config.sessions:
             try:
-                work(lake, SessionLocator.parse(name))
+                done = work(lake, lake.quarantine.named(name))
             except LakehouseError as error:
                 failed[name] = error.message
                 context.log.error(f"{name}: {error.message}")
