@@ -100,12 +100,12 @@ class Settings(BaseSettings):
         86400,
         ge=60,
         validation_alias="LAKEHOUSE_FRESHNESS_WINDOW",
-        description="seconds without a new commit after which such a table, and the sequences as a whole, look red",
+        description="seconds without new rows after which such a table, and the sequences as a whole, look red",
     )
     notify_webhook: SecretStr = Field(
         SecretStr(""),
         validation_alias="LAKEHOUSE_NOTIFY_WEBHOOK",
-        description="URL that failures are posted to as JSON; empty: only the log",
+        description="URL that failed runs and sessions in quarantine are posted to as JSON; empty: only the log",
     )
     db_url: str = Field(
         "",

@@ -1,6 +1,6 @@
 """Every table of the lake as people ask about it: what its rows are, its columns with units, how much it holds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class TableOverview:
         snapshot_id: Current snapshot; None before the first commit.
         committed_at_ms: When it was committed, Unix ms; None before the first commit.
         rows, files, total_bytes: What the snapshot holds.
+        history: Ids of the snapshots that are kept and led to it, the latest first, and whether each brought rows.
+            Compaction and deletion do not.
     """
 
     identifier: str
@@ -59,6 +61,16 @@ class TableOverview:
     rows: int
     files: int
     total_bytes: int
+    history: tuple[tuple[int, bool], ...] = ()
+
+    def has_new_rows(self, since: int | None) -> bool:
+        """Whether rows came after a snapshot; if that is not kept any more, they may have."""
+        for snapshot_id, brought_rows in self.history:
+            if snapshot_id == since:
+                return False
+            if brought_rows:
+                return True
+        return True
 
     @property
     def namespace(self) -> str:
@@ -119,7 +131,21 @@ def _overview(identifier: str, document: TableDocument) -> TableOverview | None:
         rows=_number(summary, "total-records"),
         files=_number(summary, "total-data-files"),
         total_bytes=_number(summary, "total-files-size"),
+        history=tuple((each["snapshot-id"], _brought_rows(each.get("summary") or {})) for each in _lineage(document)),
     )
+
+
+def _lineage(document: TableDocument) -> Iterator[Mapping[str, Any]]:
+    by_id = {snapshot["snapshot-id"]: snapshot for snapshot in document.snapshots}
+    snapshot = document.current_snapshot
+    while snapshot is not None:
+        yield snapshot
+        snapshot = by_id.get(snapshot.get("parent-snapshot-id"))
+
+
+def _brought_rows(summary: Mapping[str, Any]) -> bool:
+    # Iceberg spec, snapshot summary: `replace` changes files and no rows, `delete` only removes.
+    return summary.get("operation") in ("append", "overwrite") and _number(summary, "added-records") > 0
 
 
 def _number(summary: Mapping[str, Any], key: str) -> int:

@@ -112,21 +112,38 @@ def test_a_range_of_sequences_is_backfilled_with_a_few_clicks(dev: Dev, ui: Ui) 
     assert run.asset_selection == {dg.AssetKey("sequences")}, "one run for all of them"
 
 
-def test_a_run_killed_between_commit_and_event_is_told_and_its_sequence_appears_once(dev: Dev) -> None:
+def test_a_run_that_is_killed_is_told_and_run_again_and_its_sequence_appears(dev: Dev) -> None:
     dev.crash_file.write_text("commit-event:before")
     write_mcap(dev.home / "drop" / "killed.mcap", [string_channel("/killed", texts(7))])
-    wait_until(lambda: bool(dev.receiver.received), "the webhook is called")
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
+    wait_until(lambda: bool(dev.instance.get_runs(failed)), "the run is killed")
     dev.crash_file.unlink()
+    (run,) = dev.instance.get_runs(failed)
+    wait_until(lambda: bool(dev.receiver.received), "the webhook is called")
     (told,) = dev.receiver.received
-    (run,) = dev.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
     assert (told["job"], told["run_id"]) == ("ingest_recordings", run.run_id)
     assert "SIGKILL" in told["text"]
+    assert "It is run again by itself." in told["text"]
     assert told["url"] == f"{dev.url}/runs/{run.run_id}"
-    wait_until(lambda: bool(dev.events("killed")), "the sequence appears")
-    (event,) = dev.events("killed")
-    assert event.metadata["finalized by"].value == f"dagster run {run.run_id}"
-    assert event.metadata["dagster/row_count"].value == 7
+    again = dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}, statuses=[dg.DagsterRunStatus.SUCCESS])
+    wait_until(lambda: bool(dev.instance.get_runs(again)), "the run is done by another")
+    events = dev.events("killed")
+    assert events
+    assert {event.metadata["dagster/row_count"].value for event in events} == {7}
+    assert len({event.metadata["session"].value for event in events}) == 1, "committed once, whoever tells of it"
     assert "killed" in dev.instance.get_dynamic_partitions("sequences")
+
+
+def test_a_run_that_failed_by_itself_is_not_run_again(dev: Dev) -> None:
+    (dev.home / "drop" / "broken.mcap").write_bytes(b"this is no recording")
+    told = len(dev.receiver.received)
+    wait_until(lambda: len(dev.receiver.received) > told, "the webhook is called")
+    notice = dev.receiver.received[-1]
+    assert "broken.mcap" in notice["text"]
+    assert "run again" not in notice["text"]
+    run = dev.instance.get_run_by_id(notice["run_id"])
+    assert run is not None
+    assert run.tags["dagster/will_retry"] == "false"
 
 
 def test_a_table_that_no_longer_moves_is_red(dev: Dev, ui: Ui) -> None:
@@ -137,7 +154,6 @@ def test_a_table_that_no_longer_moves_is_red(dev: Dev, ui: Ui) -> None:
 
     wait_until(is_red, "the table is stale")
     ui.keep_picture("dagster-stale")
-    assert len(dev.events("killed")) == 1, "some ticks later, still once"
 
 
 def test_the_backfill_is_shown_as_done(dev: Dev, ui: Ui) -> None:

@@ -10,10 +10,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.notifications.notifiers import Notice, WebhookNotifier
 from lakehouse.orchestration.defs.notifications.sensors import run_failure_notifications
+from lakehouse.orchestration.defs.quarantine.checks import quarantined_sessions_sensor
 from lakehouse.orchestration.resources import LakehouseResource
+from tests.orchestration.dagster_driver import tick
+from tests.orchestration.test_sessions_in_dagster import upload
 
 NOTICE = Notice("title", "text", "job", "run", "http://ui/runs/run")
 
@@ -82,6 +87,27 @@ def test_a_failed_run_is_told_with_its_reason_and_a_link(
     assert told["job"] == "ingest_recordings"
     assert "bad.mcap" in told["text"]
     assert told["url"] == f"http://ui:3000/runs/{result.run_id}"
+
+
+def test_sessions_that_come_into_quarantine_are_told_once_those_of_one_look_together(
+    embedded_home: Path, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_NOTIFY_WEBHOOK", receiver.url)
+    monkeypatch.setenv("LAKEHOUSE_DAGSTER_URL", "http://ui:3000")
+    with Lakehouse.open(Settings.load()) as lake:
+        kept = [upload(lake, name, finalize=False).locator for name in ("one", "two")]
+        for locator in kept:
+            lake.quarantine.put(locator, "too loud")
+        ticked = tick(instance, quarantined_sessions_sensor)
+        (told,) = receiver.received
+        assert told["title"] == "2 sessions were put in quarantine"
+        for locator in kept:
+            assert f"{locator}: too loud" in told["text"]
+        assert told["url"] == "http://ui:3000/assets/quarantined_sessions?view=checks"
+        lake.quarantine.release(kept[0])
+        ticked = tick(instance, quarantined_sessions_sensor, ticked.cursor)
+        tick(instance, quarantined_sessions_sensor, ticked.cursor)
+        assert len(receiver.received) == 1, "nothing has come since"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from lakehouse.orchestration.defs.sessions.commits_of_runs import PATIENCE_S
 from lakehouse.orchestration.defs.sessions.sensors import finalized_sessions_sensor, unfinished_sessions_sensor
 from lakehouse.orchestration.defs.tables.assets import table_key, tables_in_the_lake
 from lakehouse.orchestration.defs.tables.sensors import tables_sensor
+from tests.catalog.scattered_lake import ScatteredLake, disordered
 from tests.orchestration.dagster_driver import ingest, launch, metadata_of, tick
 from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 
@@ -215,6 +216,33 @@ def test_every_commit_to_a_table_is_reported_with_its_snapshot(home: Path, insta
     assert (metadata["dagster/row_count"], metadata["files"]) == (6, 2)
     assert metadata["dagster/table_name"] == "lake.speed.speed"
     assert int(metadata["snapshot_id"]) > 0
+
+
+def test_only_rows_that_come_keep_a_table_fresh(embedded_home: Path, instance: dg.DagsterInstance) -> None:
+    key, sensor = table_key("scattered.front"), tables_sensor(())
+
+    def event(result: dg.SensorResult) -> object:
+        (found,) = [each for each in result.asset_events if each.asset_key == key]
+        return found
+
+    with ScatteredLake(embedded_home) as scattered:
+        scattered.store("one", disordered())
+        first = tick(instance, sensor)
+        assert isinstance(event(first), dg.AssetMaterialization)
+        files = metadata_of(instance, key)["files"]
+        assert scattered.compact().total.files_replaced > 0
+        compacted = tick(instance, sensor, first.cursor)
+        observed = event(compacted)
+        assert isinstance(observed, dg.AssetObservation), "the same rows in other files"
+        assert observed.metadata["files"].value < files
+        scattered.store("two", disordered())
+        scattered.lakehouse.sequences.delete("one")
+        grown = tick(instance, sensor, compacted.cursor)
+        assert isinstance(event(grown), dg.AssetMaterialization), "rows came before others went"
+        scattered.lakehouse.sequences.delete("two")
+        emptied = event(tick(instance, sensor, grown.cursor))
+    assert isinstance(emptied, dg.AssetObservation)
+    assert emptied.metadata["dagster/row_count"].value == 0
 
 
 def test_a_reload_that_failed_is_asked_for_again_without_another_commit(

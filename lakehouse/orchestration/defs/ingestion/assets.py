@@ -20,6 +20,8 @@ OWNER = "team:fleet-operations"
 MAX_RETRIES = 5
 RETRY_AFTER_S = 10
 SEQUENCES_PER_RUN = 50
+RUN_RETRY_TAG = "dagster/retry_number"
+"""Given by Dagster to a run in the place of one that was killed."""
 
 recordings = dg.AssetSpec(
     "recordings",
@@ -118,11 +120,16 @@ def ingestion(
             uploads=uploaded_sessions.key in context.selected_asset_keys,
             commits=sequences.key in context.selected_asset_keys,
             replaces=config.replaces,
-            is_retry=context.retry_number > 0,
+            is_retry=was_tried_before(context),
         )
         outcome = batch.run(_items(context, config, places))
     end_run(outcome, context.retry_number)
     yield from ()
+
+
+def was_tried_before(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
+    """Whether an earlier attempt has taken the same recordings: of this run, or a run that was killed."""
+    return context.retry_number > 0 or RUN_RETRY_TAG in context.run.tags
 
 
 def events_to(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> BatchEvents:

@@ -3,7 +3,13 @@
 import dagster as dg
 
 from lakehouse.contracts.gate import guard
-from lakehouse.orchestration.defs.ingestion.assets import end_run, events_to, sequences, uploaded_sessions
+from lakehouse.orchestration.defs.ingestion.assets import (
+    end_run,
+    events_to,
+    sequences,
+    uploaded_sessions,
+    was_tried_before,
+)
 from lakehouse.orchestration.defs.ingestion.batch import Batch
 from lakehouse.orchestration.defs.ingestion.outcome import items_of
 from lakehouse.orchestration.landing.places import LandingPlaces
@@ -31,8 +37,7 @@ def ingest_each_file(context: dg.OpExecutionContext, config: RecordingFiles, lak
     with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
         guard(lake, lake.settings.contract_policy, context.run_id)
         places = LandingPlaces(lakehouse.settings())
-        is_retry = context.retry_number > 0
-        batch = Batch(lake, places, context.log, events_to(context), is_retry=is_retry)
+        batch = Batch(lake, places, context.log, events_to(context), is_retry=was_tried_before(context))
         outcome = batch.run(items_of(config.files, places))
     end_run(outcome, context.retry_number)
 

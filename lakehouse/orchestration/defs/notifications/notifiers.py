@@ -1,4 +1,4 @@
-"""Who is told when something fails: a log always, and whoever else is configured."""
+"""Who is told when something needs a look: a log always, and whoever else is configured."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What went wrong.
+    """What needs a look.
 
     Attributes:
         title: One line.
         text: What there is to know, for people.
-        job: The job that failed.
-        run_id: Its run.
-        url: Its page in the UI; empty if the UI's address is not known.
+        job: The job that failed; empty if it is not about a run.
+        run_id: Its run; empty likewise.
+        url: The page in the UI; empty if the UI's address is not known.
     """
 
     title: str
@@ -82,3 +82,13 @@ def notifiers(settings: Settings) -> list[Notifier]:
     """Everybody who is to be told."""
     webhook = settings.notify_webhook.get_secret_value()
     return [LogNotifier(), *([WebhookNotifier(webhook)] if webhook else [])]
+
+
+def tell_everybody(settings: Settings, notice: Notice) -> list[str]:
+    """Pass a notice on; returns why that was not possible where it was not."""
+    return [problem for each in notifiers(settings) if (problem := each.tell(notice)) is not None]
+
+
+def page(settings: Settings, path: str) -> str:
+    """The address of a page of the UI; empty if the UI's is not known."""
+    return f"{settings.dagster_url.rstrip('/')}/{path}" if settings.dagster_url else ""

@@ -2,8 +2,10 @@
 
 import dagster as dg
 
-from lakehouse.orchestration.defs.notifications.notifiers import Notice, notifiers
+from lakehouse.orchestration.defs.notifications.notifiers import Notice, page, tell_everybody
 from lakehouse.orchestration.resources import LakehouseResource
+
+RUN_AGAIN = "It is run again by itself."
 
 
 @dg.run_failure_sensor(
@@ -16,15 +18,19 @@ def run_failure_notifications(context: dg.RunFailureSensorContext, lakehouse: La
     run = context.dagster_run
     notice = Notice(
         title=f"Dagster run of {run.job_name} failed",
-        text=_reasons(context),
+        text=_reasons(context) + (f"\n{RUN_AGAIN}" if _is_run_again(context) else ""),
         job=run.job_name,
         run_id=run.run_id,
-        url=f"{settings.dagster_url.rstrip('/')}/runs/{run.run_id}" if settings.dagster_url else "",
+        url=page(settings, f"runs/{run.run_id}"),
     )
-    for notifier in notifiers(settings):
-        problem = notifier.tell(notice)
-        if problem is not None:
-            context.log.warning(f"could not be told: {problem}")
+    for problem in tell_everybody(settings, notice):
+        context.log.warning(f"could not be told: {problem}")
+
+
+def _is_run_again(context: dg.RunFailureSensorContext) -> bool:
+    """Whether Dagster retries the run, as it does if its process was killed."""
+    run = context.instance.get_run_by_id(context.dagster_run.run_id)
+    return run is not None and run.tags.get("dagster/will_retry") == "true"
 
 
 def _reasons(context: dg.RunFailureSensorContext) -> str:

@@ -7,13 +7,16 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.catalog.records import SessionRecord
+from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.check_targets import latest_materialization
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, utc
+from lakehouse.orchestration.defs.notifications.notifiers import Notice, page, tell_everybody
 from lakehouse.orchestration.defs.quarantine.assets import quarantined_sessions
 from lakehouse.orchestration.resources import LakehouseResource
 
 CHECK = "no_session_in_quarantine"
 MAX_LISTED = 200
+MAX_TOLD = 10
 
 
 @dg.asset_check(
@@ -31,8 +34,9 @@ def no_session_in_quarantine(lakehouse: LakehouseResource) -> dg.AssetCheckResul
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Reports sessions that were put in quarantine, through whatever door, as events of `quarantined_sessions`, and "
-        "evaluates its check whenever something has changed. No run is needed."
+        "Reports sessions that were put in quarantine, through whatever door, as events of `quarantined_sessions`, "
+        "tells them where failed runs are told, and evaluates the check whenever something has changed. No run is "
+        "needed."
     ),
 )
 def quarantined_sessions_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
@@ -46,7 +50,12 @@ def quarantined_sessions_sensor(context: dg.SensorEvaluationContext, lakehouse: 
     if cursor == context.cursor:
         return dg.SensorResult(skip_reason=f"{len(found)} sessions in quarantine, as before", cursor=cursor)
     known = _known(context.cursor)
-    events: list[Any] = [_event(session) for session, name in zip(found, now, strict=True) if name not in known]
+    new = [session for session, name in zip(found, now, strict=True) if name not in known]
+    if new:
+        settings = lakehouse.settings()
+        for problem in tell_everybody(settings, _notice(new, settings)):
+            context.log.warning(f"could not be told: {problem}")
+    events: list[Any] = [_event(session) for session in new]
     events.append(
         dg.AssetCheckEvaluation(
             asset_key=quarantined_sessions.key,
@@ -66,6 +75,20 @@ def _known(cursor: str | None) -> set[str]:
         return {str(name) for name in json.loads(cursor or "{}")["sessions"]}
     except (ValueError, KeyError, TypeError):
         return set()
+
+
+def _notice(new: Sequence[SessionRecord], settings: Settings) -> Notice:
+    """One for all of a look: a contract that is wrong keeps many back at once."""
+    lines = [f"{session.locator}: {session.quarantine_reason}" for session in new[:MAX_TOLD]]
+    if len(new) > MAX_TOLD:
+        lines.append(f"and {len(new) - MAX_TOLD} more")
+    return Notice(
+        title=f"{len(new)} sessions were put in quarantine" if len(new) > 1 else "A session was put in quarantine",
+        text="\n".join(lines),
+        job="",
+        run_id="",
+        url=page(settings, f"assets/{quarantined_sessions.key.to_user_string()}?view=checks"),
+    )
 
 
 def _event(session: SessionRecord) -> dg.AssetMaterialization:

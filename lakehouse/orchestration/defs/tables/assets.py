@@ -184,7 +184,7 @@ def keeps_moving(identifier: str, settings: Settings) -> bool:
 
 
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
-    """Red after the window without a commit, yellow after half of it, but for windows below two minutes."""
+    """Red after the window without new rows, yellow after half of it, but for windows below two minutes."""
     window = timedelta(seconds=settings.freshness_window)
     is_long_enough = window >= 2 * SHORTEST_WINDOW
     return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2 if is_long_enough else None)

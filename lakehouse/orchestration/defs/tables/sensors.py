@@ -26,9 +26,10 @@ def tables_sensor(shown: Collection[str]) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Reports every table that has a new snapshot as a materialization, without a run: rows, files, bytes and "
-            "snapshot after the commit. When tables have come into being since the graph was loaded, it has the code "
-            "location reloaded, so that they are shown."
+            "Reports every table that has a new snapshot, without a run, with rows, files, bytes and snapshot after "
+            "the commit: as a materialization if rows came, as an observation after a compaction or a deletion. When "
+            "tables have come into being since the graph was loaded, it has the code location reloaded, so that they "
+            "are shown."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
@@ -40,12 +41,13 @@ def tables_sensor(shown: Collection[str]) -> dg.SensorDefinition:
                 name: state for name, state in states.items() if _version(state) == reported.get(name, ("", ""))[0]
             }
             changed = table_overviews(lake, changed_since=known)
-        events: list[dg.AssetMaterialization] = []
+        events: list[dg.AssetMaterialization | dg.AssetObservation] = []
         for name, table in changed.items():
             if len(events) == EVENTS_PER_TICK:
                 break
-            if table.snapshot_id is not None and str(table.snapshot_id) != reported.get(name, ("", ""))[1]:
-                events.append(_event(table))
+            before = reported.get(name, ("", ""))[1]
+            if table.snapshot_id is not None and str(table.snapshot_id) != before:
+                events.append(_event(table, before))
             reported[name] = (_version(states.get(name, "")), str(table.snapshot_id))
         hidden = sorted(set(changed) - set(shown))
         if hidden:
@@ -63,8 +65,11 @@ def tables_sensor(shown: Collection[str]) -> dg.SensorDefinition:
     return sensor
 
 
-def _event(table: TableOverview) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(table_key(table.identifier), metadata=table_metadata(table))
+def _event(table: TableOverview, before: str) -> dg.AssetMaterialization | dg.AssetObservation:
+    """Freshness is about materializations: what only takes rows away, or moves them, is none."""
+    is_fresh = table.has_new_rows(int(before) if before.isdigit() else None)
+    kind = dg.AssetMaterialization if is_fresh else dg.AssetObservation
+    return kind(table_key(table.identifier), metadata=table_metadata(table))
 
 
 def _parse(cursor: str | None) -> dict[str, State]:
