@@ -127,8 +127,14 @@ class Settings(BaseSettings):
         validation_alias="MOSAICOD_STORE_BUCKET",
         description="bucket, or directory below a file endpoint",
     )
-    store_access_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_ACCESS_KEY")
-    store_secret_key: SecretStr = Field(SecretStr(""), validation_alias="MOSAICOD_STORE_SECRET_KEY")
+    store_access_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="MOSAICOD_STORE_ACCESS_KEY",
+        description="S3 access key; empty: what AWS's own tools would use here",
+    )
+    store_secret_key: SecretStr = Field(
+        SecretStr(""), validation_alias="MOSAICOD_STORE_SECRET_KEY", description="S3 secret key that goes with it"
+    )
     store_region: str = Field(
         "",
         validation_alias="LAKEHOUSE_STORE_REGION",
@@ -400,6 +406,11 @@ class Settings(BaseSettings):
             return URL.create("sqlite", database=path).render_as_string(hide_password=False)
         scheme, separator, rest = self.db_url.partition("://")
         return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else self.db_url
+
+    @property
+    def has_database(self) -> bool:
+        """Whether there may be a lake: the embedded database comes into being when it is first opened."""
+        return bool(self.db_url) or (self.home / "lakehouse.db").exists()
 
     @property
     def database_name(self) -> str:

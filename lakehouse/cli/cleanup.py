@@ -30,5 +30,5 @@ def cleanup(
         print_json(report)
     else:
         console = wide_console()
-        print_counts(console, report.before, report.after)
+        print_counts(console, report.before, report.after, dry_run=dry_run)
         print_figures(console, report, dry_run=report.dry_run)

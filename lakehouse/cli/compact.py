@@ -51,7 +51,7 @@ def _compact(lake: "Lakehouse", dry_run: bool, console: Console) -> "CompactionR
 
 
 def _print(console: Console, report: "CompactionReport") -> None:
-    print_counts(console, report.before, report.after)
+    print_counts(console, report.before, report.after, dry_run=report.dry_run)
     if not report.work:
         console.print("no topic has enough small files to be worth it")
     else:
@@ -62,8 +62,8 @@ def _print(console: Console, report: "CompactionReport") -> None:
         table = Table(*columns, box=None, header_style="bold")
         for identifier, work in report.work.items():
             row = [identifier, f"{work.rows:,}", f"{work.files_replaced:,}", human_bytes(work.bytes_replaced)]
+            row[2] += f" -> {work.files_written:,}"
             if not report.dry_run:
-                row[2] += f" -> {work.files_written:,}"
                 row[3] += f" -> {human_bytes(work.bytes_written)}"
                 row.append(str(work.groups_given_up))
             table.add_row(*row)

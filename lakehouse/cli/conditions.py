@@ -17,7 +17,29 @@ _SYMBOLS = {
     ">=": "$geq",
     "~": "$match",
 }
-_COMPARISON = re.compile(r"(?P<field>.+?)\s*(?P<symbol>==|!=|<=|>=|=|<|>|~)\s*(?P<value>.+)", re.DOTALL)
+# All neighbouring signs are the operator, known or not: `>> 4` is no comparison with the text `> 4`.
+_COMPARISON = re.compile(r"(?P<field>.+?)\s*(?P<symbol>(?:!=|[=<>~])[=!<>~]*)\s*(?P<value>.+)", re.DOTALL)
+_MEANT = {
+    "=>": ">=",
+    "=<": "<=",
+    "<>": "!=",
+    "=!": "!=",
+    ">>": ">",
+    "<<": "<",
+    "===": "=",
+    "!==": "!=",
+    "=~": "~",
+    "~=": "~",
+    "~~": "~",
+}
+_WORDS = {
+    "$between": "between",
+    "$outside": "outside",
+    "$in": "in",
+    "$ex": "exists",
+    "$nex": "missing",
+} | {operator: symbol for symbol, operator in _SYMBOLS.items() if symbol != "=="}
+_OPERATOR = re.compile(r"\$[a-z]+\b")
 _RANGE = re.compile(r"(?P<field>.+?)\s+(?P<word>between|outside)\s+(?P<low>.+?)\s+and\s+(?P<high>.+)", re.DOTALL)
 _ALTERNATIVES = re.compile(r"(?P<field>.+?)\s+in\s+(?P<values>.+)", re.DOTALL)
 _EXISTENCE = re.compile(r"(?P<field>.+?)\s+(?P<word>exists|missing)", re.DOTALL)
@@ -52,7 +74,7 @@ def _parse(text: str) -> tuple[str, str, Any]:
         return each["field"], f"${each['word']}", [_value(each["low"]), _value(each["high"])]
     comparison, alternatives = _COMPARISON.fullmatch(text), _ALTERNATIVES.fullmatch(text)
     if comparison and not (alternatives and len(alternatives["field"]) < len(comparison["field"])):
-        operator = _SYMBOLS[comparison["symbol"]]
+        operator = _operator(comparison["symbol"])
         # A pattern is text even if it looks like a number or a list.
         value = comparison["value"] if operator == "$match" else _value(comparison["value"])
         return comparison["field"], operator, value
@@ -64,6 +86,20 @@ def _parse(text: str) -> tuple[str, str, Any]:
         f"{quoted(text)} is no condition: expected for example 'FIELD > 4', 'FIELD between 1 and 2', "
         "'FIELD ~ pattern*', 'FIELD in a, b' or 'FIELD exists'"
     )
+
+
+def in_words(text: str) -> str:
+    """A text about a query with operators as people type them: `>` for `$gt`."""
+    return _OPERATOR.sub(lambda found: _WORDS.get(found.group(), found.group()), text)
+
+
+def _operator(symbol: str) -> str:
+    if symbol in _SYMBOLS:
+        return _SYMBOLS[symbol]
+    if symbol in _MEANT:
+        raise BadRequestError(f"{quoted(symbol)} is no operator; did you mean '{_MEANT[symbol]}'?")
+    known = ", ".join(f"'{each}'" for each in _SYMBOLS if each != "==")
+    raise BadRequestError(f"{quoted(symbol, 40)} is no operator; there are {known}, and the words in --help")
 
 
 def _value(text: str) -> Any:

@@ -1,6 +1,9 @@
 """`lakehouse contracts`: what recordings promise, and whether they keep it."""
 
 import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +14,7 @@ from lakehouse.cli.formatting import error_console, human_time, wide_console
 
 if TYPE_CHECKING:
     from lakehouse.contracts.collection import ContractLibrary
+    from lakehouse.contracts.coverage import Coverage, Covered
     from lakehouse.contracts.model import Contract
 
 app = typer.Typer(
@@ -48,6 +52,7 @@ def run(
     cannot be read, for now or at all, or a contract file cannot be used.
     """
     # Imported when the command runs: the libraries behind it take seconds, `--help` should not.
+    started = time.monotonic()
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.settings import Settings
     from lakehouse.cli.validation_output import JsonOutput, TextOutput
@@ -78,7 +83,7 @@ def run(
                 error_console().print(f"error: not judged: {name}: {reason}", style="red")
     if docs is not None:
         docs.build()
-    output.end(verdict)
+    output.end(verdict, time.monotonic() - started)
     if library.problems or verdict is Verdict.FAILED or not is_complete:
         raise typer.Exit(1)
 
@@ -88,13 +93,16 @@ def list_contracts(contract: File = None, as_json: Json = False) -> None:
     """List the contracts in force, shipped ones and those of the contracts folder."""
     library = _library(contract)
     _print_problems(library)
+    with _coverage() as coverage:
+        covered = {each.id: coverage.of(each) for each in library.contracts} if coverage else {}
     if as_json:
-        typer.echo(json.dumps([_contract_as_dict(each) for each in library.contracts], indent=2))
+        typer.echo(json.dumps([_contract_as_dict(each, covered.get(each.id)) for each in library.contracts], indent=2))
     else:
-        table = Table("contract", "version", "from", "applies to", "rules", box=None, header_style="bold")
+        table = Table("contract", "version", "from", "applies to", "covers", "rules", box=None, header_style="bold")
         for each in library.contracts:
             rules = sum(len(part.rules) for part in each.objects)
-            table.add_row(each.id, each.version, each.origin, ", ".join(map(_target, each.objects)), str(rules))
+            target = ", ".join(map(_target, each.objects))
+            table.add_row(each.id, each.version, each.origin, target, _covered(covered.get(each.id)), str(rules))
         wide_console().print(table)
     if library.problems:
         raise typer.Exit(1)
@@ -147,29 +155,34 @@ def lint(
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Contract files; without any, those in the folder.")
     ] = None,
 ) -> None:
-    """Check contract files: every problem with its file, its line, and what is expected."""
-    from lakehouse.contracts.collection import read_contract
+    """Check contract files: every problem with its file, its line, and what is expected.
+
+    Names that nothing in the lake has, where there is one, are noted: they may be misspelt.
+    """
+    from lakehouse.contracts.collection import USER, read_contract
     from lakehouse.contracts.document import BrokenContractError
 
     if not files:
         library = _library(None)
         _print_problems(library)
         typer.echo(f"{len(library.contracts)} contracts are good")
+        _print_notes([each for each in library.contracts if each.origin == USER])
         if library.problems:
             raise typer.Exit(1)
         return
-    is_broken = False
+    good: list[Contract] = []
     for path in files:
         try:
             found = read_contract(path)
         except BrokenContractError as error:
-            is_broken = True
             for problem in error.problems:
                 error_console().print(f"error: {problem}", style="red")
         else:
             rules = sum(len(part.rules) for part in found.objects)
             typer.echo(f"{path.name}: good: {found.id} {found.version}, {rules} rules")
-    if is_broken:
+            good.append(found)
+    _print_notes(good)
+    if len(good) < len(files):
         raise typer.Exit(1)
 
 
@@ -249,6 +262,41 @@ def _print_problems(library: "ContractLibrary") -> None:
         error_console().print(f"error: contract not used: {problem}", style="red")
 
 
+@contextmanager
+def _coverage() -> "Iterator[Coverage | None]":
+    """What there is to cover; None where there is no lake, or it cannot be reached: contracts are files."""
+    from lakehouse.catalog.errors import LakehouseError
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+    from lakehouse.contracts.coverage import Coverage
+
+    settings = Settings.load()
+    with ExitStack() as stack:
+        lake = None
+        if settings.has_database:
+            try:
+                lake = stack.enter_context(Lakehouse.open(settings))
+            except LakehouseError as error:
+                error_console().print(f"note: not compared with the lake: {error.plain_message}", style="yellow")
+        yield Coverage(lake.database) if lake else None
+
+
+def _print_notes(contracts: "Sequence[Contract]") -> None:
+    with _coverage() as coverage:
+        if coverage is None:
+            return
+        for each in contracts:
+            for note in coverage.notes(each):
+                error_console().print(f"note: {each.file}: {note}", style="yellow")
+
+
+def _covered(covered: "Covered | None") -> str:
+    if covered is None:
+        return "-"
+    counts = ((covered.topics, "topic"), (covered.sequences, "sequence"))
+    return ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in counts if count) or "nothing"
+
+
 def _target(part: Any) -> str:
     if part.scope == "sequence":
         return f"sequences {part.sequences or '*'}"
@@ -276,7 +324,7 @@ def _rule_as_dict(rule: Any) -> dict[str, Any]:
     }
 
 
-def _contract_as_dict(contract: "Contract") -> dict[str, Any]:
+def _contract_as_dict(contract: "Contract", covered: "Covered | None") -> dict[str, Any]:
     return {
         "id": contract.id,
         "version": contract.version,
@@ -284,5 +332,6 @@ def _contract_as_dict(contract: "Contract") -> dict[str, Any]:
         "file": contract.file,
         "purpose": contract.purpose,
         "applies_to": [_target(part) for part in contract.objects],
+        "covers": None if covered is None else {"topics": covered.topics, "sequences": covered.sequences},
         "rules": sum(len(part.rules) for part in contract.objects),
     }

@@ -11,9 +11,10 @@ from rich.table import Table
 LABELS = {"files": "files looked at", "bytes": "bytes looked at", "row_compactions": "merges of mosaico.* row files"}
 
 
-def print_counts(console: Console, before: Any, after: Any) -> None:
+def print_counts(console: Console, before: Any, after: Any, *, dry_run: bool) -> None:
     """A table of two dataclasses of counts."""
-    counts = Table("", "before", "after", box=None, header_style="bold")
+    columns = ("now", "would become") if dry_run else ("before", "after")
+    counts = Table("", *columns, box=None, header_style="bold")
     for field in fields(before):
         counts.add_row(
             field.name.replace("_", " "), f"{getattr(before, field.name):,}", f"{getattr(after, field.name):,}"

@@ -70,6 +70,7 @@ def query(
     from lakehouse.catalog.lakehouse import Lakehouse
     from lakehouse.catalog.query.explain import Explanation
     from lakehouse.catalog.settings import Settings
+    from lakehouse.cli.conditions import in_words
 
     has_conditions = any(each is not None for each in (where, sequence, topic, tag, metadata, topic_metadata))
     if request is None and not has_conditions:
@@ -84,7 +85,12 @@ def query(
         asked = asked | {"ontology": (asked.get("ontology") or {}) | {"include_timestamp_range": True}}
     explanation = Explanation() if explain else None
     with Lakehouse.open(Settings.load()) as lake:
-        found = lake.query(asked, explanation)
+        try:
+            found = lake.query(asked, explanation)
+        except BadRequestError as error:
+            if request is not None:
+                raise
+            raise BadRequestError(in_words(error.plain_message)) from None
         hints: list[str] = []
         # They read the lake again: whatever fails there must not take the answer with it.
         with suppress(LakehouseError):
@@ -99,7 +105,7 @@ def query(
         if findings is not None:
             _print_findings(findings)
     for hint in hints:
-        error_console().print(f"hint: {hint}", style="yellow")
+        error_console().print(f"hint: {hint if request else in_words(hint)}", style="yellow")
     if findings:
         raise typer.Exit(1)
 
@@ -191,12 +197,14 @@ def _print_found(found: "list[MatchingSequence]") -> None:
 
 
 def _print_explanation(explanation: "Explanation") -> None:
+    from lakehouse.cli.conditions import in_words
+
     table = Table("looked at", "count", box=None, header_style="bold")
     for name, value in explanation.to_json().items():
         label = name.replace("_", " ")
         if isinstance(value, dict):
             for condition, count in value.items():
-                table.add_row(f"{label} by {condition}", f"{count:,}")
+                table.add_row(f"{label} by {in_words(condition)}", f"{count:,}")
         else:
             table.add_row(label, f"{value:,}")
     wide_console().print()

@@ -1,5 +1,6 @@
 """`lakehouse retention`: carry out the retention policies, now."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,7 +41,7 @@ def retention(
     if as_json:
         print_json(report)
     else:
-        _print(wide_console(), report)
+        _print(wide_console(), report, lake.settings.retention_path)
     if not report.is_clean:
         raise typer.Exit(1)
 
@@ -52,11 +53,13 @@ def _retain(lake: "Lakehouse", dry_run: bool, console: Console) -> "RetentionRep
         return run_retention(lake.database, lake.table_files, lake.deletion, lake.settings, dry_run, progress)
 
 
-def _print(console: Console, report: "RetentionReport") -> None:
+def _print(console: Console, report: "RetentionReport", file: Path) -> None:
     if not report.policies:
-        console.print("There is no retention policy: nothing is deleted.")
+        state = "names none" if file.exists() else "does not exist"
+        console.print(f"There is no retention policy, nothing is deleted: the file {file} {state}.")
+        console.print("LAKEHOUSE_RETENTION_FILE names another one; docs/maintenance.md tells what it holds.")
         return
-    print_counts(console, report.before, report.after)
+    print_counts(console, report.before, report.after, dry_run=report.dry_run)
     for outcome in report.policies:
         verb = "would delete" if report.dry_run else "deleted"
         held = f"{outcome.candidates:,} candidates with {human_bytes(outcome.candidate_bytes)}"

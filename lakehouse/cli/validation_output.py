@@ -41,14 +41,20 @@ class TextOutput:
         self._rows += part.rows
         self._seconds += part.seconds
 
-    def end(self, verdict: Verdict) -> None:
-        """Tell what the whole run was."""
+    def end(self, verdict: Verdict, seconds: float) -> None:
+        """Tell what the whole run was.
+
+        Args:
+            verdict: The worst.
+            seconds: How long it took, with loading the libraries and recording the verdicts.
+        """
         if not self._sequences:
             self._console.print("nothing to validate: no finalized sequence matches")
             return
         of_them = f"{self._verdicts[verdict]} of {self._sequences} sequences"
         what = f"{of_them} {verdict}" if self._sequences > 1 else str(verdict)
-        self._console.print(f"{what}: {self._rows:,} rows in {self._seconds:.1f} s; run {self.run_id}")
+        times = f"{self._rows:,} rows read and judged in {self._seconds:.1f} s, {seconds:.1f} s in all"
+        self._console.print(f"{what}: {times}; run {self.run_id}")
 
     def _show_finding(self, finding: Finding) -> None:
         console = self._console
@@ -90,12 +96,13 @@ class JsonOutput:
         self._seconds += part.seconds
         self._without_contract += part.without_contract
 
-    def end(self, verdict: Verdict) -> None:
-        """Write what the whole run was."""
+    def end(self, verdict: Verdict, seconds: float) -> None:
+        """Write what the whole run was; see `TextOutput.end`."""
         tail = {
             "verdict": str(verdict),
             "rows": self._rows,
             "seconds": round(self._seconds, 3),
+            "seconds_in_all": round(seconds, 3),
             "topics_without_contract": self._without_contract,
         }
         begun = "" if self._separator == "," else self._separator

@@ -86,7 +86,7 @@ class BoundSequence:
                 verdict=broken_verdict(each.spec) if is_broken else Verdict.PASSED,
                 expected=each.rule.expected,
                 observed=shorten(each.complaint or found.text, 500),
-                rows_checked=1,
+                rows_checked=int(found.is_judged),
                 rows_failed=int(is_broken),
             )
 

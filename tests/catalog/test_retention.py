@@ -83,6 +83,7 @@ def test_a_full_bucket_loses_its_oldest(lake: ScatteredLake) -> None:
     ]
     assert (report.before.sequences, report.after.sequences) == (4, 2)
     assert report.before.bytes - report.after.bytes == outcome.deleted_bytes
+    assert (foreseen.before, foreseen.after) == (report.before, report.after)
     with lake.lakehouse.database.snapshot() as connection:
         deletions = latest_entries(connection, limit=10, operations=["sequence_delete"])
     assert [entry.resource for entry in deletions] == ["a", "c"]

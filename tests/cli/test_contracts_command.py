@@ -45,6 +45,45 @@ def test_contracts_are_listed_shown_and_checked(lakehouse: Run, folder: Path, tm
     assert "own.yaml: good: fleet.imu 1.0.0, 1 rules" in checked.stdout
 
 
+def test_a_contract_that_covers_nothing_is_noted_with_what_may_be_meant(
+    lakehouse: Run, folder: Path, tmp_path: Path
+) -> None:
+    gaps = [rule("gaps", "gaps", maxSeconds=1)]
+    files = {
+        "tag": contract_text("fleet.tag", tag="Strng", topics="text", rules=gaps),
+        "topic": contract_text("fleet.topic", topics="/text", rules=gaps),
+        "sequence": contract_text("fleet.sequence", topics="te*", sequences="drives_*", rules=gaps),
+        "good": contract_text("fleet.good", topics="te*", sequences="drive*", rules=gaps),
+        "whole": contract_text(
+            "fleet.whole", scope="sequence", rules=[rule("there", "topics_present", topics=["text"])]
+        ),
+    }
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    without_lake = lakehouse("contracts", "lint")
+    assert (without_lake.returncode, without_lake.stderr) == (0, "")
+    assert not (tmp_path / "lake" / "lakehouse.db").exists(), "files can be checked where there is no lake"
+    assert json.loads(lakehouse("contracts", "list", "--json").stdout)[0]["covers"] is None
+    for name in ("drive_1", "drive_2"):
+        recording = write_mcap(tmp_path / f"{name}.mcap", [string_channel("/text", texts(3)), string_channel("/b", [])])
+        assert lakehouse("ingest", recording).returncode == 0
+    linted = lakehouse("contracts", "lint")
+    assert linted.returncode == 0
+    assert sorted(linted.stderr.splitlines()) == [
+        "note: sequence.yaml: no sequence in the lake matches 'drives_*'; did you mean 'drive_1' or 'drive_2'?",
+        "note: tag.yaml: no shipped type and no topic of the lake has the tag 'Strng'; did you mean 'String'?",
+        "note: topic.yaml: no topic in the lake matches '/text'; did you mean 'text'?",
+    ]
+    assert lakehouse("contracts", "lint", folder / "tag.yaml").stderr.startswith("note: tag.yaml: no shipped type")
+    covers = {each["id"]: each["covers"] for each in json.loads(lakehouse("contracts", "list", "--json").stdout)}
+    assert covers["fleet.good"] == {"topics": 2, "sequences": 0}
+    assert covers["fleet.whole"] == {"topics": 0, "sequences": 2}
+    assert covers["fleet.topic"] == covers["fleet.sequence"] == {"topics": 0, "sequences": 0}
+    listed = {line.split()[0]: line for line in lakehouse("contracts", "list").stdout.splitlines()}
+    assert "2 topics" in listed["fleet.good"]
+    assert "nothing" in listed["fleet.tag"]
+
+
 @pytest.mark.slow
 def test_a_recording_is_validated_and_a_broken_contract_is_loud(lakehouse: Run, folder: Path, tmp_path: Path) -> None:
     assert lakehouse("ingest", RECORDING).returncode == 0

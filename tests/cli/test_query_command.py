@@ -94,7 +94,7 @@ def test_the_answer_is_a_table(lakehouse: Run) -> None:
     assert "1970-01-01 00:00:02.000" in lines[1]
     assert "1.00 s" in lines[1]
     assert "files opened" in result.stdout
-    assert "IMU.acceleration.y $gt 4" in result.stdout
+    assert "IMU.acceleration.y > 4" in result.stdout
     assert lakehouse("query", "--sequence", "none").stdout == "Nothing matches.\n"
 
 
@@ -141,7 +141,11 @@ def test_an_answer_does_not_depend_on_its_hints(lakehouse: Run, monkeypatch: pyt
         (["-w", "IMU.axis[?] exists"], "did you mean 'IMU.axes[?]'?"),
         (["-w", "imu.acceleration.y > 1"], "no topic has the tag 'imu'; did you mean 'IMU'?"),
         (["-w", "IMU.acceleration > 1"], "'IMU.acceleration' has no values of its own, but fields such as"),
-        (["-w", "IMU.acceleration.y = up"], "no value of 'IMU.acceleration.y' (double) can satisfy"),
+        (
+            ["-w", "IMU.acceleration.y = up"],
+            "no value of 'IMU.acceleration.y' (double) can satisfy 'IMU.acceleration.y = 'up''",
+        ),
+        (["-w", "acceleration.y > 4"], "no topic has the tag 'acceleration'; did you mean 'IMU.acceleration.y'?"),
         (["--tag", "Imu"], "no topic has the tag 'Imu'; did you mean 'IMU'?"),
         (["-m", "wether.kind = rain"], "no metadata has 'wether.kind'; did you mean 'weather.kind'"),
         (["--tag", "Lidar"], "no topic has the tag 'Lidar'\n"),
@@ -209,7 +213,10 @@ def test_the_grammar_of_the_protocol_is_accepted(
         ([], "no condition"),
         (["--where", "IMU.acceleration.y"], "no condition"),
         (["--where", "x > 1"], "expected 'Tag.field.path'"),
-        (["--where", "IMU.x between 2 and 1"], "larger than max"),
+        (["--where", "IMU.x between 2 and 1"], "min of 'between' on 'IMU.x' is larger than max"),
+        (["--where", "IMU.x >> 4"], "'>>' is no operator; did you mean '>'?"),
+        (["--where", "IMU.x <=> 4"], "'<=>' is no operator; there are '=', '!=', "),
+        (["--metadata", "number > [1]"], "the operand of '>' on "),
         (["--metadata", "a..b = 1"], "malformed component"),
         (["--sequence", "[a"], "character class"),
         (["--where", "A.b > 1", "--where", "A.b > 2"], "two conditions"),
@@ -242,6 +249,7 @@ def test_mistakes_are_explained(lakehouse: Run, arguments: list[str], text: str)
         ("Joy.axes[?] != 1", "Joy.axes[?]", {"$neq": 1}),
         ("Joy.axes = [1, 2]", "Joy.axes", {"$eq": [1, 2]}),
         ("a ~ *x = y*", "a", {"$match": "*x = y*"}),
+        ("a = =b", "a", {"$eq": "=b"}),
         ("a ~ 7", "a", {"$match": "7"}),
         ("a between 1 and 2.5", "a", {"$between": [1, 2.5]}),
         ("a outside 2024-01-01 and 2024-02-01", "a", {"$outside": ["2024-01-01", "2024-02-01"]}),
@@ -262,3 +270,10 @@ def test_conditions_as_people_type_them(text: str, field: str, operators: dict[s
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(BadRequestError, match="no condition"):
         parse_conditions([text])
+
+
+@pytest.mark.parametrize("symbol", ["=>", "<>", ">>", "===", "=~", "!==", "<=>", "~~~~"])
+def test_an_unknown_operator_is_refused_as_such(symbol: str) -> None:
+    for text in (f"a {symbol} 4", f"a{symbol}4"):
+        with pytest.raises(BadRequestError, match=f"'{symbol}' is no operator"):
+            parse_conditions([text])

@@ -21,8 +21,8 @@ from tests.contracts.recordings import imu_rows, imu_table, upload
         ({"content_sha256": "x", "damages": ["the file breaks off"]}, "failed", "damaged: the file breaks off"),
         ({"content_sha256": "x", "damages": [], "missing_messages": 1200}, "failed", "1,200 messages without a row"),
         ({"content_sha256": "x"}, "failed", "3 messages without a row"),
-        ({}, "passed", "not made from a recording"),
-        ("what a client wrote", "passed", "not made from a recording"),
+        ({}, "passed", "not judged: not made from a recording"),
+        ("what a client wrote", "passed", "not judged: not made from a recording"),
         ({"content_sha256": 1, "damages": 5, "missing_messages": "many"}, "failed", "3 messages without a row"),
     ],
 )

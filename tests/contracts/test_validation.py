@@ -1,6 +1,7 @@
 """Recordings judged by Great Expectations: verdicts, places, results for SQL."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ def test_a_rule_about_a_column_that_is_not_there_says_so(lake: Lakehouse, judge:
     assert "extra" not in found, "an optional column may be left out"
 
 
-def transforms(pairs: list[tuple[str, str]]) -> pa.Table:
+def transforms(pairs: Sequence[tuple[str | None, str]]) -> pa.Table:
     header = pa.struct([("frame_id", pa.string())])
     one = pa.struct([("header", header), ("target_frame_id", pa.string())])
     rows = [[{"header": {"frame_id": parent}, "target_frame_id": child} for parent, child in pairs]]
@@ -221,12 +222,19 @@ def test_rules_about_a_sequence_see_all_its_topics(lake: Lakehouse, judge: Judge
     moving = ("FrameTransform", transforms([("map", "odom"), ("odom", "base")]))
     record_sequence(lake, "whole", {"tf": moving, "tf_static": static})
     record_sequence(lake, "torn", {"tf": moving, "tf_static": ("FrameTransform", transforms([("body", "imu")]))})
+    record_sequence(lake, "bare", {"imu": ("IMU", imu_table(imu_rows(5)))})
+    record_sequence(lake, "nameless", {"tf": ("FrameTransform", transforms([(None, "base")]))})
     rules = [rule("topics", "topics_present", topics=["tf", "imu/*"], ontologyTags=["GPS", "FrameTransform"])]
     (tmp_path / "own.yaml").write_text(contract_text("own", scope="sequence", sequences="w*", rules=rules))
     found = {(f.sequence, f.rule.id): f for f in validate(lake, judge, tmp_path).findings if f.topic is None}
     assert found["whole", "tf_tree"].verdict is Verdict.PASSED
     assert found["torn", "tf_tree"].verdict is Verdict.WARNED
     assert found["torn", "tf_tree"].observed == "2 separate trees, at body, map"
+    bare = found["bare", "tf_tree"]
+    assert (bare.verdict, bare.rows_checked) == (Verdict.PASSED, 0)
+    assert bare.observed == "not judged: the sequence holds no transforms"
+    assert found["nameless", "tf_tree"].verdict is Verdict.WARNED
+    assert found["nameless", "tf_tree"].observed == "no transform names both of its frames"
     assert found["whole", "topics"].observed == "missing: imu/*, any of type GPS"
     assert ("torn", "topics") not in found
 

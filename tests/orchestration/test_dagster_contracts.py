@@ -1,5 +1,6 @@
 """Contracts as an operator sees them in Dagster: reports, checks, the nightly run, and the gate before a commit."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def test_many_sequences_are_validated_in_one_run_each_with_its_checks(home: Path
     rows = verdict_rows(result.run_id)
     assert {row["sequence"] for row in rows} == {"good", "bad"}
     assert sum(row["verdict"] == "failed" for row in rows) == 2
+
+
+def test_what_somebody_had_judged_since_its_commit_is_not_judged_again(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        named, other = (record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(5)))}) for name in ("a_1", "b"))
+        time.sleep(1.1)  # Dagster keeps the whole seconds in which runs were created
+        config = {"ops": {"validation_of_what_is_named": {"config": {"sequences": "a_*"}}}}
+        assert validate(instance, run_config=config).success
+        later = record_sequence(lake, "a_2", {"imu": ("IMU", imu_table(imu_rows(5)))})
+    (request,) = tick(instance, validation_sensor).run_requests or []
+    asked = request.run_config["ops"]["validation_of_what_is_named"]["config"]["sessions"]
+    assert asked == [str(session.locator) for session in (other, later)], named.locator
 
 
 def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instance: dg.DagsterInstance) -> None:

@@ -103,8 +103,9 @@ def run_audit_care(
         limit_ns = now_ns() - retention_s * NANOSECONDS if retention_s else 0
         report = AuditReport(dry_run, before=_count(database))
         if dry_run:
-            report.published, report.after = report.before.unpublished, report.before
+            report.published = report.before.unpublished
             report.purged = _old_entries(database, limit_ns)
+            report.after = AuditCounts(report.before.entries - report.purged, 0)
         else:
             report.published = publish_audit_log(database, SystemTables(database, files, committer))
             report.purged = _purge(database, limit_ns)

@@ -50,7 +50,7 @@ class CleanupReport:
     """What one cycle did, or in a dry run would do.
 
     Attributes:
-        before, after: Counts around the cycle; equal in a dry run.
+        before, after: Counts around the cycle; in a dry run, what they would become.
         dropped_tables: Tables that never held a row and that no topic refers to.
         upkeep: Merges, expired snapshots and purged metadata files.
         orphans: Files that nothing refers to.
@@ -116,7 +116,8 @@ class _Cycle:
         self._now_ns = now_ns
 
     def run(self, dry_run: bool) -> CleanupReport:
-        report = CleanupReport(dry_run, before=self._count())
+        before = self._count()
+        report = CleanupReport(dry_run, before, before)
         removed_before_ns = self._now_ns() - self._retention_s * NANOSECONDS
         try:
             if dry_run:
@@ -132,7 +133,8 @@ class _Cycle:
             # Also of a cycle that a damaged table ends half-way: what has expired by then is gone.
             if not dry_run:
                 self._record(report)
-        report.after = report.before if dry_run else self._count()
+        if not dry_run:
+            report.after = self._count()
         return report
 
     def _maintain(self, report: CleanupReport, removed_before_ns: int) -> None:
@@ -156,13 +158,26 @@ class _Cycle:
                 audit.record(connection, "cleanup", "lake", **done)
 
     def _foresee(self, report: CleanupReport, removed_before_ns: int) -> None:
-        expired = 0
+        expired = merged = merges = 0
         for identifier, document in self._documents():
-            expired += len(self._upkeep.expired(document, removed_before_ns, self._now_ns()))
             with self._database.snapshot() as connection:
                 used = connection.scalar(select(exists().where(topics.c.table_identifier == identifier)))
-            report.dropped_tables += not used and is_unfilled_topic_table(document)
-        report.upkeep = UpkeepResult(expired_snapshots=expired)
+            if not used and is_unfilled_topic_table(document):
+                report.dropped_tables += 1
+                continue
+            expired += len(self._upkeep.expired(document, removed_before_ns, self._now_ns()))
+            groups = self._upkeep.merges(document)
+            merged += sum(len(group) - 1 for group in groups)
+            merges += bool(groups)
+        report.upkeep = UpkeepResult(manifest_merges=merges, expired_snapshots=expired)
+        before = report.before
+        report.after = LakeCounts(
+            before.tables - report.dropped_tables,
+            # A merge is a snapshot too.
+            before.snapshots - expired + merges,
+            before.manifests - merged,
+            before.data_files,
+        )
 
     def _identifiers(self) -> list[str]:
         with self._database.snapshot() as connection:

@@ -51,7 +51,7 @@ class CompactionWork:
     Attributes:
         groups: Sets of files of one topic and day.
         files_replaced, bytes_replaced: Small files that were taken out of their tables.
-        files_written, bytes_written: What took their place; unknown, and 0, in a dry run.
+        files_written, bytes_written: What took their place; in a dry run, about how many files would, of the same size.
         rows: Rows in them.
         groups_given_up: Groups whose files were deleted, or rewritten by somebody else, in the meantime.
     """
@@ -73,7 +73,7 @@ class CompactionReport:
     """What one run did.
 
     Attributes:
-        before, after: Counts around the run; equal in a dry run.
+        before, after: Counts around the run; in a dry run, about what they would become.
         work: By table.
         left_alone: Tables, and sequences of tables, that could not be compacted, with the reason.
     """
@@ -142,7 +142,7 @@ class _Compaction:
         self._database = database
         self._files = files
         self._committer = committer
-        rule = CompactionRule(settings.compacted_file_size, settings.compaction_min_files)
+        self._rule = rule = CompactionRule(settings.compacted_file_size, settings.compaction_min_files)
         self._search = CompactionSearch(database, files, rule)
         self._rewriter = GroupRewriter(files.warehouse, rule.target_bytes, settings.encoding_buffer_size)
         self._threads = settings.concurrent_writes
@@ -154,14 +154,15 @@ class _Compaction:
     def run(self, dry_run: bool) -> CompactionReport:
         report = CompactionReport(dry_run)
         identifiers = self._identifiers()
-        report.before = self._count(identifiers, report)
+        report.before = report.after = self._count(identifiers, report)
         try:
             for identifier in identifiers:
                 if identifier not in report.left_alone:
                     self._compact(identifier, report)
         except _LeaseLostError:
             logger.warning("compaction stops: another process has taken over")
-        report.after = report.before if dry_run else self._count(identifiers, report)
+        if not dry_run:
+            report.after = self._count(identifiers, report)
         return report
 
     def _identifiers(self) -> list[str]:
@@ -189,13 +190,26 @@ class _Compaction:
                 groups = [each for each in self._search.groups(identifier) if each.paths not in self._failed]
                 if not groups:
                     break
-                work = _planned(groups) if report.dry_run else self._round(identifier, groups, report)
+                work = self._foresee(groups, report) if report.dry_run else self._round(identifier, groups, report)
                 report.work[identifier] = report.work.get(identifier, CompactionWork()) + work
                 if not work.files_written:
                     break
         except LakehouseError as error:
             logger.warning("table %s could not be compacted: %s", identifier, error)
             report.left_alone[identifier] = error.message
+
+    def _foresee(self, groups: Sequence[CompactionGroup], report: CompactionReport) -> CompactionWork:
+        """What one round would do, if rows took the same bytes in larger files."""
+        written = [max(-(-group.size // self._rule.target_bytes), 1) for group in groups]
+        was_small = sum(file.size < self._rule.small_bytes for group in groups for file in group.files)
+        is_small = sum(group.size < self._rule.small_bytes for group in groups)
+        work = replace(_planned(groups), files_written=sum(written), bytes_written=sum(group.size for group in groups))
+        report.after = replace(
+            report.after,
+            data_files=report.after.data_files - work.files_replaced + work.files_written,
+            small_files=report.after.small_files - was_small + is_small,
+        )
+        return work
 
     def _round(self, identifier: str, groups: Sequence[CompactionGroup], report: CompactionReport) -> CompactionWork:
         work = CompactionWork()

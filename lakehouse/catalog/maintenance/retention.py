@@ -71,7 +71,7 @@ class PolicyOutcome:
 
 @dataclass
 class RetentionReport:
-    """What one run did; counts are equal in a dry run."""
+    """What one run did; in a dry run, `after` is what would be left."""
 
     dry_run: bool
     before: RetentionCounts = field(default_factory=RetentionCounts)
@@ -123,7 +123,7 @@ def run_retention(
         report = RetentionReport(dry_run, before=run.count())
         for policy in policies:
             report.policies.append(run.carry_out(policy, dry_run))
-        report.after = report.before if dry_run else run.count()
+        report.after = run.foreseen(report.before) if dry_run else run.count()
         return report
     finally:
         lease.release()
@@ -149,6 +149,8 @@ class _Retention:
         self._lease = lease
         self._progress = progress
         self._now_ns = now_ns
+        # What would go in a dry run; several policies may be about the same.
+        self._would_go: dict[str, Candidate] = {}
 
     def count(self) -> RetentionCounts:
         with self._database.snapshot() as connection:
@@ -156,6 +158,16 @@ class _Retention:
             query = select(func.count(), func.coalesce(func.sum(topics.c.total_bytes), 0)).select_from(topics)
             number, size = connection.execute(query).one()
         return RetentionCounts(found, number, int(size))
+
+    def foreseen(self, counts: RetentionCounts) -> RetentionCounts:
+        """What a dry run would leave of these."""
+        whole = {each.name for each in self._would_go.values() if each.kind == "sequence"}
+        gone = [each for each in self._would_go.values() if each.kind == "sequence" or each.sequence not in whole]
+        return RetentionCounts(
+            counts.sequences - len(whole),
+            counts.topics - sum(each.topics for each in gone),
+            counts.bytes - sum(each.size for each in gone),
+        )
 
     def carry_out(self, policy: RetentionPolicy, dry_run: bool) -> PolicyOutcome:
         candidates = self._candidates(policy)
@@ -186,7 +198,9 @@ class _Retention:
         for number, each in enumerate(doomed):
             candidate = each.candidate
             try:
-                if not dry_run:
+                if dry_run:
+                    self._would_go[candidate.name] = candidate
+                else:
                     if not self._lease.hold():
                         outcome.refused = "another process has taken over"
                         return
@@ -274,6 +288,7 @@ def _sequence(
         frozenset(each.table_identifier for each in members if each.table_identifier),
         is_open,
         bool(ends) and not believed,
+        len(members),
     )
 
 

@@ -23,6 +23,7 @@ class Candidate:
         tables: Iceberg tables that hold its rows.
         is_open: Whether a session that is not finalized needs it.
         is_doubted: Whether its age should count from times in it that cannot be right, and counts from its arrival.
+        topics: How many topics go with it, itself included.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Candidate:
     tables: frozenset[str] = frozenset()
     is_open: bool = False
     is_doubted: bool = False
+    topics: int = 1
 
 
 @dataclass(frozen=True, slots=True)

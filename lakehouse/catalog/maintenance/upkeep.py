@@ -16,6 +16,7 @@ from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark_anew, metadata_files_marked_before, unmark
 from lakehouse.catalog.errors import LakehouseError, StorageError
+from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord
 from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
@@ -72,10 +73,14 @@ class Upkeep:
             return False
         if len(expired_snapshots(document, self._keep)) >= self._slack:
             return True
+        return bool(self.merges(document))
+
+    def merges(self, document: TableDocument) -> list[list[ManifestRecord]]:
+        """The groups of manifests that would be merged."""
         snapshot = document.current_snapshot
         if snapshot is None or document.last_sequence_number < MANIFESTS_PER_CLASS:
-            return False  # a commit adds one manifest: after so few of them the list need not be read
-        return bool(groups_to_merge(self._files.manifest_list(snapshot["manifest-list"])))
+            return []  # a commit adds one manifest: after so few of them the list need not be read
+        return groups_to_merge(self._files.manifest_list(snapshot["manifest-list"]))
 
     def maintain(
         self,

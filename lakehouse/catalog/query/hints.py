@@ -9,17 +9,20 @@ from sqlalchemy import Connection, select
 from lakehouse.catalog.control_plane.metadata_index import NOT_INDEXED
 from lakehouse.catalog.control_plane.schema import metadata_paths, topics
 from lakehouse.catalog.errors import BadRequestError, quoted, shorten
-from lakehouse.catalog.proposals import MOST_NAMES, MOST_PROPOSED, proposal
+from lakehouse.catalog.proposals import MOST_NAMES, MOST_PROPOSED, asked_for, proposal
 from lakehouse.catalog.query.column_filters import is_storable
 from lakehouse.catalog.query.conditions import FieldCondition, Operator
 from lakehouse.catalog.query.explain import condition_text
 from lakehouse.catalog.query.field_columns import find_column
+from lakehouse.catalog.query.field_paths import parse_field_path
 from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.grammar import Query, TextField
 from lakehouse.catalog.query.metadata_paths import MetadataPath
 from lakehouse.catalog.query.predicates import RowPredicate
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 from lakehouse.ontology.storage_types import is_any_list
+
+MOST_TAGS = 200
 
 
 def find_hints(connection: Connection, query: Query, schemas_of: Callable[[str], Iterable[bytes]]) -> list[str]:
@@ -42,6 +45,9 @@ def find_hints(connection: Connection, query: Query, schemas_of: Callable[[str],
         if condition.operator is not Operator.NOT_EXISTS
     ]
     hints = {tag: _on_tag(connection, tag) for tag in tags}
+    for each in fields:
+        if hints[each.path.tag] is not None and (types := _types_with(connection, each, schemas_of)):
+            hints[each.path.tag] = f"{_no_tag(each.path.tag)}{asked_for([f'{tag}.{each.path}' for tag in types])}"
     found = [*hints.values()]
     schemas = {each.path.tag: tuple(schemas_of(each.path.tag)) for each in fields if hints[each.path.tag] is None}
     found += [_on_field(each, schemas[each.path.tag]) for each in fields if each.path.tag in schemas]
@@ -54,7 +60,35 @@ def _on_tag(connection: Connection, tag: str) -> str | None:
     if is_storable(tag) and connection.scalar(present) is not None:
         return None
     known = connection.scalars(select(topics.c.ontology_tag).distinct().limit(MOST_NAMES)).all()
-    return f"no topic has the tag {quoted(tag)}{proposal(tag, known)}"
+    return f"{_no_tag(tag)}{proposal(tag, known)}"
+
+
+def _no_tag(tag: str) -> str:
+    return f"no topic has the tag {quoted(tag)}"
+
+
+def _types_with(
+    connection: Connection, condition: FieldCondition, schemas_of: Callable[[str], Iterable[bytes]]
+) -> list[str]:
+    """Tags whose topics have the whole path as a field: whoever typed it left the tag out."""
+    known = connection.scalars(select(topics.c.ontology_tag).distinct().limit(MOST_TAGS)).all()
+    return sorted(tag for tag in known if _has_field(tag, condition, schemas_of(tag)))
+
+
+def _has_field(tag: str, condition: FieldCondition, schemas: Iterable[bytes]) -> bool:
+    try:
+        path = parse_field_path(f"{tag}.{condition.path}")
+    except BadRequestError:
+        return False
+    if path.tag != tag:  # it has a dot in it: no condition can name it
+        return False
+    for schema in schemas:
+        try:
+            if find_column(path, condition.condition.operator, storage_plan(schema)) is not None:
+                return True
+        except BadRequestError:  # it is there, and asked in a way that the search itself explains
+            return True
+    return False
 
 
 def _on_field(condition: FieldCondition, schemas: Iterable[bytes]) -> str | None:

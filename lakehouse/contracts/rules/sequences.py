@@ -32,10 +32,15 @@ class SequenceFacts:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a sequence rule measured, and the same in words."""
+    """What a sequence rule measured, and the same in words.
+
+    Attributes:
+        is_judged: Whether the sequence holds anything that the rule is about. If not, it passes with nothing checked.
+    """
 
     value: float
     text: str
+    is_judged: bool = True
 
 
 class SequenceRule(ABC):
@@ -121,8 +126,11 @@ class TfTree(SequenceRule):
         self._edges.update(pairs.drop_nulls().unique().iter_rows())
 
     def finish(self, facts: SequenceFacts) -> Measured:
-        defects = tree_defects({(parent.lstrip("/"), child.lstrip("/")) for parent, child in self._edges})
-        return Measured(len(defects), "; ".join(defects[:MAX_NAMED]) or f"{len(self._edges)} transforms form one tree")
+        if not any(self.reads(topic) and topic.row_count for topic in facts.topics):
+            return Measured(0, "not judged: the sequence holds no transforms", is_judged=False)
+        edges = {(parent.lstrip("/"), child.lstrip("/")) for parent, child in self._edges}
+        defects = tree_defects(edges) if edges else ["no transform names both of its frames"]
+        return Measured(len(defects), "; ".join(defects[:MAX_NAMED]) or f"{len(edges)} transforms form one tree")
 
 
 class RecordingComplete(SequenceRule):
@@ -140,7 +148,9 @@ class RecordingComplete(SequenceRule):
 
     def finish(self, facts: SequenceFacts) -> Measured:
         losses = losses_of(facts.user_metadata, facts.topics)
-        return Measured(0, "not made from a recording") if losses is None else Measured(losses.count, str(losses))
+        if losses is None:
+            return Measured(0, "not judged: not made from a recording", is_judged=False)
+        return Measured(losses.count, str(losses))
 
 
 def tree_defects(edges: set[tuple[str, str]]) -> list[str]:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from lakehouse.contracts.document import Problem
 from lakehouse.contracts.findings import Finding, Verdict, worst
+from lakehouse.contracts.model import Kind
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata
 
 MAX_ROWS = 200
@@ -36,8 +37,10 @@ def sequence_metadata(findings: Sequence[Finding], intervals: dict[str, tuple[in
         intervals: First and last time of each topic, by locator.
     """
     counts = {verdict: sum(each.verdict is verdict for each in findings) for verdict in Verdict}
-    checked = sum(each.rows_checked for each in findings)
-    failed = sum(each.rows_failed for each in findings)
+    # A rule about the sequence as a whole checks no values.
+    of_values = [each for each in findings if each.kind is not Kind.SEQUENCE]
+    checked = sum(each.rows_checked for each in of_values)
+    failed = sum(each.rows_failed for each in of_values)
     metadata: Metadata = {
         "verdict": dg.MetadataValue.text(str(worst(each.verdict for each in findings))),
         "rules": dg.MetadataValue.int(len(findings)),

@@ -6,6 +6,7 @@ import dagster as dg
 
 from lakehouse.catalog.history import FINALIZED
 from lakehouse.orchestration.defs.contracts.assets import SEQUENCES_PER_RUN
+from lakehouse.orchestration.defs.contracts.covered import covered_by_runs
 from lakehouse.orchestration.defs.contracts.jobs import validate_config, validate_recordings
 from lakehouse.orchestration.history_position import next_changes
 from lakehouse.orchestration.resources import LakehouseResource
@@ -19,15 +20,19 @@ CHANGES_PER_TICK = 500
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Validates the sessions that were finalized since the last look, whoever did it, many in one run: loading "
-        "Great Expectations takes longer than judging a recording."
+        "Great Expectations takes longer than judging a recording. Those that somebody has judged since are left out."
     ),
 )
 def validation_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
     with lakehouse.open(actor="dagster sensor") as lake:
         changes, position = next_changes(lake, context.cursor, CHANGES_PER_TICK)
-    sessions = [change.resource for change in changes if change.operation == FINALIZED]
+    finalized = [change for change in changes if change.operation == FINALIZED]
+    covered = covered_by_runs(context.instance, finalized)
+    sessions = [change.resource for change in finalized if change.resource not in covered]
     if not sessions:
-        return dg.SensorResult(skip_reason="no session was finalized since the last look", cursor=str(position))
+        since = f"{len(covered)} sessions finalized since the last look are judged by runs that were launched for them"
+        reason = since if covered else "no session was finalized since the last look"
+        return dg.SensorResult(skip_reason=reason, cursor=str(position))
     requests = [
         _request(sessions[start : start + SEQUENCES_PER_RUN]) for start in range(0, len(sessions), SEQUENCES_PER_RUN)
     ]

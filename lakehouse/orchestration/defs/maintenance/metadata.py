@@ -12,7 +12,7 @@ COUNTS = dg.TableSchema(
     columns=[
         dg.TableColumn("what"),
         dg.TableColumn("before", "int"),
-        dg.TableColumn("after", "int", description="Equal to before in a dry run"),
+        dg.TableColumn("after", "int", description="In a dry run, what it would become"),
     ]
 )
 

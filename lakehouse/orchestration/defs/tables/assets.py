@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 def tables_in_the_lake(settings: Settings) -> list[TableOverview]:
     """All tables there are; none, with a warning, if the lake cannot be reached: the page must still open."""
-    if not settings.db_url and not (settings.home / "lakehouse.db").exists():
+    if not settings.has_database:
         return []
     try:
         with Lakehouse.open(settings) as lake:
