@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
+from lakehouse.catalog.commits.plan import CommitPlan, StalePlanError
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, find_topic
 from lakehouse.catalog.control_plane.schema import notifications

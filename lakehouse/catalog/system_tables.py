@@ -17,8 +17,9 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.types import BooleanType, DoubleType, IcebergType, LongType, NestedField, StringType, TimestamptzType
 from sqlalchemy import Connection
 
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.iceberg.arrow_schemas import arrow_schema
 from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE

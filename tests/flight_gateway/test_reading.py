@@ -126,7 +126,16 @@ def test_the_schema_comes_back_with_field_metadata_and_list_names(
 
 
 @pytest.mark.parametrize(
-    "ticket", [b"", b"drive", b"{}", b"null", b"\xff\xff", b'{"resource_locator":"a/b"}', b"[" * 100_000]
+    "ticket",
+    [
+        b"",
+        b"drive",
+        b"{}",
+        b"null",
+        b"\xff\xff",
+        b'{"resource_locator":"a/b"}',
+        pytest.param(b"[" * 100_000, id="nested"),
+    ],
 )
 def test_a_forged_ticket_is_an_invalid_argument(raw: RawClient, ticket: bytes) -> None:
     assert status_of(lambda: raw.get(ticket)).code is grpc.StatusCode.INVALID_ARGUMENT

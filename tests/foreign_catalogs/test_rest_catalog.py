@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.rest import RestCatalog
 
-from lakehouse.catalog.commits import committer
+from lakehouse.catalog.commits import publication
 from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTables
 from lakehouse.catalog.commits.stepwise import commit_stepwise
 from lakehouse.catalog.control_plane.turns import Turns
@@ -225,7 +225,7 @@ def test_a_session_that_another_process_concluded_first_is_finalized_for_its_cli
             assert starting.recovery.resume_all() == 1
             commit_stepwise(files, staged)
 
-        monkeypatch.setattr(committer, "commit_stepwise", overtaken)
+        monkeypatch.setattr(publication, "commit_stepwise", overtaken)
         ours.sessions.finalize(session.uuid)
         with pytest.raises(StateError, match="already finalized"):
             ours.sessions.finalize(session.uuid)

@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, select
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import MetadataPlan, MetadataTables
 from lakehouse.catalog.commits.pending_deletions import (
     PendingDeletion,
@@ -17,6 +17,7 @@ from lakehouse.catalog.commits.pending_deletions import (
     read_pending,
     remove_pending,
 )
+from lakehouse.catalog.commits.plan import CommitPlan, StalePlanError, TableChange
 from lakehouse.catalog.commits.stepwise import DELETION_SUMMARY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import select_topics, topic_record

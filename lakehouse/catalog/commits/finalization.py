@@ -9,10 +9,11 @@ from threading import Event
 from sqlalchemy import Connection, delete, select, update
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.deletion import Deletion
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
 from lakehouse.catalog.commits.pending_deletions import is_pending
+from lakehouse.catalog.commits.plan import CommitPlan, StalePlanError, TableChange
 from lakehouse.catalog.commits.stepwise import SESSION_SUMMARY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import (

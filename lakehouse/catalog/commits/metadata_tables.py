@@ -20,7 +20,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.types import BinaryType, IcebergType, LongType, NestedField, StringType, TimestamptzType
 from sqlalchemy import Connection, exists, select
 
-from lakehouse.catalog.commits.committer import StalePlanError, TableChange
+from lakehouse.catalog.commits.plan import StalePlanError, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.rows import find_sequence, to_json
 from lakehouse.catalog.control_plane.schema import sequences, sessions

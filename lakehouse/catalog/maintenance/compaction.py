@@ -19,7 +19,8 @@ from functools import partial
 from sqlalchemy import Connection
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import Committer
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import CommitConflictError, LakehouseError, ReplacedFilesGoneError
 from lakehouse.catalog.iceberg.table_documents import TableFiles

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from lakehouse.catalog.commits.committer import COMMIT_ID, COMMIT_TABLES
+from lakehouse.catalog.commits.plan_staging import COMMIT_ID, COMMIT_TABLES
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 

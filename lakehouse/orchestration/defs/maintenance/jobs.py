@@ -1,13 +1,15 @@
 """Jobs that take care of the lake. Each can be run dry, and steps back while another process is at the same."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import dagster as dg
 
-from lakehouse.catalog.maintenance.audit_trail import run_audit_care
-from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
-from lakehouse.catalog.maintenance.compaction import run_compaction
-from lakehouse.catalog.maintenance.retention import PolicyOutcome, run_retention
+from lakehouse.catalog.lakehouse import Lakehouse
+from lakehouse.catalog.maintenance.audit_trail import AuditReport, run_audit_care
+from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
+from lakehouse.catalog.maintenance.compaction import CompactionReport, run_compaction
+from lakehouse.catalog.maintenance.retention import PolicyOutcome, RetentionReport, run_retention
 from lakehouse.orchestration.defs.maintenance.assets import (
     audit_report,
     cleanup_report,
@@ -19,6 +21,7 @@ from lakehouse.orchestration.resources import LakehouseResource
 
 # Rows of a table in the UI; the audit log has all of them.
 MOST_ROWS = 200
+Report = TypeVar("Report")
 
 
 class MaintenanceConfig(dg.Config):
@@ -30,10 +33,10 @@ class MaintenanceConfig(dg.Config):
 
 @dg.op(description="Expire snapshots, merge manifests, mark and purge files that nothing refers to.")
 def clean_up(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
-    with lakehouse.open(actor=_actor(context)) as lake:
-        report = run_cleanup_cycle(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
-    if report is None:
-        _skip(context, "another process is cleaning up")
+    def work(lake: Lakehouse) -> CleanupReport | None:
+        return run_cleanup_cycle(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
+
+    if (report := _alone(context, lakehouse, work, "cleaning up")) is None:
         return
     found = {"counts": counts(report.before, report.after), **figures(report), **figures(report.upkeep)}
     _report(context, cleanup_report, config, {**found, **figures(report.orphans)})
@@ -44,12 +47,10 @@ def compact(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse
     def progress(identifier: str, done: int, total: int) -> None:
         context.log.info(f"{identifier}: {done:,} of {total:,} bytes rewritten")
 
-    with lakehouse.open(actor=_actor(context)) as lake:
-        report = run_compaction(
-            lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run, progress
-        )
-    if report is None:
-        _skip(context, "another process is compacting")
+    def work(lake: Lakehouse) -> CompactionReport | None:
+        return run_compaction(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run, progress)
+
+    if (report := _alone(context, lakehouse, work, "compacting")) is None:
         return
     for name, reason in report.left_alone.items():
         context.log.warning(f"{name} is left alone: {reason}")
@@ -70,10 +71,10 @@ def compact(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse
 
 @dg.op(description="Delete what the retention policies say is too old or too much, the oldest first.")
 def retain(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
-    with lakehouse.open(actor=_actor(context)) as lake:
-        report = run_retention(lake.database, lake.table_files, lake.deletion, lake.settings, config.dry_run)
-    if report is None:
-        _skip(context, "another process is carrying out the retention policies")
+    def work(lake: Lakehouse) -> RetentionReport | None:
+        return run_retention(lake.database, lake.table_files, lake.deletion, lake.settings, config.dry_run)
+
+    if (report := _alone(context, lakehouse, work, "carrying out the retention policies")) is None:
         return
     if not report.policies:
         _skip(context, "there is no retention policy; see LAKEHOUSE_RETENTION_FILE")
@@ -108,10 +109,10 @@ def _rows_of(outcome: PolicyOutcome) -> list[dict[str, Any]]:
 
 @dg.op(description="Publish new audit entries as mosaico.audit_log, and remove published ones past their retention.")
 def care_for_audit_log(context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource) -> None:
-    with lakehouse.open(actor=_actor(context)) as lake:
-        report = run_audit_care(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
-    if report is None:
-        _skip(context, "another process is publishing the audit log")
+    def work(lake: Lakehouse) -> AuditReport | None:
+        return run_audit_care(lake.database, lake.table_files, lake.committer, lake.settings, config.dry_run)
+
+    if (report := _alone(context, lakehouse, work, "publishing the audit log")) is None:
         return
     _report(context, audit_report, config, {"counts": counts(report.before, report.after), **figures(report)})
 
@@ -139,8 +140,15 @@ audit_log_care = _job(
 maintenance_jobs = [cleanup, compaction, retention, audit_log_care]
 
 
-def _actor(context: dg.OpExecutionContext) -> str:
-    return f"dagster run {context.run_id}"
+def _alone(
+    context: dg.OpExecutionContext, lakehouse: LakehouseResource, work: Callable[[Lakehouse], Report | None], busy: str
+) -> Report | None:
+    """What came of the work; None, and the run says so, if another process is at the same."""
+    with lakehouse.open(actor=f"dagster run {context.run_id}") as lake:
+        report = work(lake)
+    if report is None:
+        _skip(context, f"another process is {busy}")
+    return report
 
 
 def _skip(context: dg.OpExecutionContext, reason: str) -> None:
