@@ -223,7 +223,7 @@ def failing_alike(database: Database, limit: int) -> list[FailingAlike]:
     Raises:
         StorageError: If the database fails.
     """
-    count = func.count(failing_rules.c.sequence_id.distinct()).label("count")
+    count = func.count(failing_rules.c.sequence_id.distinct()).label("number")
     query = (
         select(failing_rules.c.rule, failing_rules.c.contract, count, func.min(sequences.c.name).label("example"))
         .join_from(failing_rules, sequences, failing_rules.c.sequence_id == sequences.c.id)
@@ -233,10 +233,10 @@ def failing_alike(database: Database, limit: int) -> list[FailingAlike]:
         .limit(limit)
     )
     with database.snapshot() as connection:
-        return [FailingAlike(row.rule, row.contract, row.count, row.example) for row in connection.execute(query)]
+        return [FailingAlike(row.rule, row.contract, row.number, row.example) for row in connection.execute(query)]
 
 
-def _held(query: Select[tuple[int]]) -> Select[tuple[int]]:
+def _held(query: Select[int]) -> Select[int]:
     return query.with_for_update(read=True, key_share=True)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lakehouse.catalog.errors import BadRequestError, NotFoundError
 from lakehouse.cli.formatting import human_time, wide_console
+from lakehouse.cli.help_style import App
 
 if TYPE_CHECKING:
     from lakehouse.catalog.access.api_keys import ApiKeyRecord, ApiKeys
@@ -18,14 +19,12 @@ if TYPE_CHECKING:
 Fingerprint = Annotated[str, typer.Argument(metavar="FINGERPRINT", help="The last eight characters of the key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
-app = typer.Typer(
+app = App(
     help=(
         "Create, list and revoke the keys that callers of the gateway need.\n\n"
         "A gateway asks for them when it was started with `lakehouse run --api-key`. Keys are named by their "
         "fingerprint, the last eight characters. Changes hold at once in all gateways of the same database."
     ),
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
 )
 
 
@@ -111,7 +110,7 @@ def status(fingerprint: Fingerprint, as_json: AsJson = False) -> None:
 @app.command("revoke")
 def revoke(
     fingerprints: Annotated[
-        list[str], typer.Argument(metavar="FINGERPRINT...", help="The last eight characters of each key.")
+        list[str], typer.Argument(metavar="FINGERPRINT", help="The last eight characters of each key.")
     ],
 ) -> None:
     """End keys for good: no call that begins afterwards succeeds with them, in any gateway."""

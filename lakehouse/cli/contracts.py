@@ -11,16 +11,15 @@ import typer
 from rich.table import Table
 
 from lakehouse.cli.formatting import error_console, human_time, wide_console
+from lakehouse.cli.help_style import App
 
 if TYPE_CHECKING:
     from lakehouse.contracts.collection import ContractLibrary
     from lakehouse.contracts.coverage import Coverage, Covered
     from lakehouse.contracts.model import Contract
 
-app = typer.Typer(
+app = App(
     help="Data contracts: list and check them, and judge recordings by them.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
 )
 
 File = Annotated[
@@ -111,7 +110,10 @@ def list_contracts(contract: File = None, as_json: Json = False) -> None:
 @app.command("show")
 def show(
     name: Annotated[
-        str, typer.Argument(help="Id of a contract, or locator of a topic (sequence/path) to see what applies to it.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Id of a contract, or locator of a topic (sequence/path) to see what applies to it."
+        ),
     ],
     contract: File = None,
     as_json: Json = False,
@@ -152,7 +154,7 @@ def show(
 @app.command("lint")
 def lint(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Contract files; without any, those in the folder.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Contract files; without any, those in the folder.")
     ] = None,
 ) -> None:
     """Check contract files: every problem with its file, its line, and what is expected.
@@ -210,7 +212,7 @@ def quarantined(as_json: Json = False) -> None:
 Sessions = Annotated[
     list[str],
     typer.Argument(
-        metavar="SESSION...",
+        metavar="SESSION",
         help="As `quarantined` lists them; the name of the sequence is enough where it has only one.",
     ),
 ]

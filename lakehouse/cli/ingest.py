@@ -28,12 +28,13 @@ def ingest(
         ),
     ],
     sequence: Annotated[
-        str | None, typer.Option(help="Name of the sequence; by default made from the file name.")
+        str | None, typer.Option(metavar="NAME", help="Name of the sequence; by default made from the file name.")
     ] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(help="Take only recorded topics of this name or glob pattern; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Take only recorded topics of this name or glob pattern; repeatable."),
     ] = None,
-    metadata: Annotated[str, typer.Option(help="User metadata of the sequence, a JSON object.")] = "{}",
+    metadata: Annotated[str, typer.Option(metavar="JSON", help="User metadata of the sequence, a JSON object.")] = "{}",
 ) -> None:
     """Ingest recordings, each as one sequence.
 

@@ -23,17 +23,16 @@ from lakehouse.cli import (
     sequences,
     sql,
 )
+from lakehouse.cli.help_style import App
 from lakehouse.cli.log_output import LogLevel, add_log_options
 
-app = typer.Typer(
+app = App(
     name="lakehouse",
     help=(
         "Mosaico Lakehouse: robot recordings as Apache Iceberg tables.\n\n"
         "Without any configuration everything lives under ./.lakehouse; see `lakehouse info` for every setting.\n\n"
         "First steps: `lakehouse ingest FILE`, `lakehouse sequences`, `lakehouse run`."
     ),
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )

@@ -56,7 +56,7 @@ def _retain(lake: "Lakehouse", dry_run: bool, console: Console) -> "RetentionRep
 def _print(console: Console, report: "RetentionReport", file: Path) -> None:
     if not report.policies:
         state = "names none" if file.exists() else "does not exist"
-        console.print(f"There is no retention policy, nothing is deleted: the file {file} {state}.")
+        console.print(f"There is no retention policy, nothing is deleted: the file {file} {state}.", soft_wrap=True)
         console.print("LAKEHOUSE_RETENTION_FILE names another one; docs/maintenance.md tells what it holds.")
         return
     print_counts(console, report.before, report.after, dry_run=report.dry_run)

@@ -27,8 +27,10 @@ _log = logging.getLogger("lakehouse.run")
 
 
 def run(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = DEFAULT_HOST,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to listen on; 0 picks a free one.", min=0, max=65535)
+    ] = DEFAULT_PORT,
     tls: Annotated[bool, typer.Option("--tls", help=f"Encrypt, with the PEM files that {TLS_VARIABLES} name.")] = False,
     api_key: Annotated[
         bool, typer.Option("--api-key", help="Ask every caller for an API key; see `lakehouse api-key`.")

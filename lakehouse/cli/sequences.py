@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def sequences(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show the topics of this sequence; without it, list all.")
+        str | None, typer.Argument(metavar="NAME", help="Show the topics of this sequence; without it, list all.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:

@@ -28,7 +28,9 @@ class Format(StrEnum):
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="One SELECT, or SHOW TABLES; - reads it from standard input.")],
+    statement: Annotated[
+        str, typer.Argument(metavar="STATEMENT", help="One SELECT, or SHOW TABLES; - reads it from standard input.")
+    ],
     output_format: Annotated[
         Format | None,
         typer.Option(

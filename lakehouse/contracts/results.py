@@ -93,8 +93,8 @@ def _failed(finding: Finding, topic_id: int | None) -> FailedRule:
         f"{finding.rule.contract} {finding.rule.contract_version}",
         finding.expected,
         finding.observed,
-        first and first.start_ns,
-        first and first.end_ns,
+        first.start_ns if first else None,
+        first.end_ns if first else None,
     )
 
 

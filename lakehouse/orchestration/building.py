@@ -7,10 +7,9 @@ import dagster as dg
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.table_overview import TableOverview
 from lakehouse.orchestration.defs.contracts.assets import validation
-from lakehouse.orchestration.defs.contracts.checks import failing_sequences_sensor, no_sequence_fails
 from lakehouse.orchestration.defs.contracts.jobs import validate_recordings
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
-from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
+from lakehouse.orchestration.defs.contracts.sensors import failing_sequences_sensor, validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import ingestion, quarantined_recordings, recordings, sequences
 from lakehouse.orchestration.defs.ingestion.checks import quarantine_is_empty, quarantine_sensor
 from lakehouse.orchestration.defs.ingestion.jobs import ingest_files, ingest_recordings
@@ -44,7 +43,7 @@ def build_definitions(settings: Settings, tables: Sequence[TableOverview]) -> dg
             *maintenance_reports,
             *table_assets(tables, settings),
         ],
-        asset_checks=[quarantine_is_empty, no_recording_waits, no_session_in_quarantine, no_sequence_fails],
+        asset_checks=[quarantine_is_empty, no_recording_waits, no_session_in_quarantine],
         jobs=[
             ingest_recordings,
             ingest_files,

@@ -51,7 +51,7 @@ def test_a_contract_that_covers_nothing_is_noted_with_what_may_be_meant(
     gaps = [rule("gaps", "gaps", maxSeconds=1)]
     files = {
         "tag": contract_text("fleet.tag", tag="Strng", topics="text", rules=gaps),
-        "topic": contract_text("fleet.topic", topics="/text", rules=gaps),
+        "topic": contract_text("fleet.topic", topics="texd", rules=gaps),
         "sequence": contract_text("fleet.sequence", topics="te*", sequences="drives_*", rules=gaps),
         "good": contract_text("fleet.good", topics="te*", sequences="drive*", rules=gaps),
         "whole": contract_text(
@@ -65,14 +65,15 @@ def test_a_contract_that_covers_nothing_is_noted_with_what_may_be_meant(
     assert not (tmp_path / "lake" / "lakehouse.db").exists(), "files can be checked where there is no lake"
     assert json.loads(lakehouse("contracts", "list", "--json").stdout)[0]["covers"] is None
     for name in ("drive_1", "drive_2"):
-        recording = write_mcap(tmp_path / f"{name}.mcap", [string_channel("/text", texts(3)), string_channel("/b", [])])
+        channels = [string_channel("/text", texts(3, prefix=name)), string_channel("/b", [])]
+        recording = write_mcap(tmp_path / f"{name}.mcap", channels)
         assert lakehouse("ingest", recording).returncode == 0
     linted = lakehouse("contracts", "lint")
     assert linted.returncode == 0
     assert sorted(linted.stderr.splitlines()) == [
-        "note: sequence.yaml: no sequence in the lake matches 'drives_*'; did you mean 'drive_1' or 'drive_2'?",
-        "note: tag.yaml: no shipped type and no topic of the lake has the tag 'Strng'; did you mean 'String'?",
-        "note: topic.yaml: no topic in the lake matches '/text'; did you mean 'text'?",
+        "note: sequence.yaml: no sequence in the lake matches 'drives_*'; did you mean 'drive_2' or 'drive_1'?",
+        "note: tag.yaml: no shipped type and no topic of the lake has the tag 'Strng'; did you mean 'String' or 'Range'?",
+        "note: topic.yaml: no topic in the lake matches 'texd'; did you mean 'text'?",
     ]
     assert lakehouse("contracts", "lint", folder / "tag.yaml").stderr.startswith("note: tag.yaml: no shipped type")
     covers = {each["id"]: each["covers"] for each in json.loads(lakehouse("contracts", "list", "--json").stdout)}

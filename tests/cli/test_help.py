@@ -1,11 +1,13 @@
 """Every command explains itself, and shows names as they are."""
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
 import click
 import pytest
 import typer.testing
+from typer.core import TyperOption
 from typer.main import get_command
 
 from lakehouse.cli.main import app
@@ -39,6 +41,17 @@ def test_help_says_what_the_command_does(name: str) -> None:
 @pytest.mark.parametrize(("name", "parameter"), PARAMETERS, ids=lambda value: getattr(value, "name", value))
 def test_every_option_and_argument_is_explained(name: str, parameter: Any) -> None:
     assert parameter.help
+
+
+@pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
+def test_help_names_what_is_taken_in_capitals_and_never_by_types_of_python(name: str) -> None:
+    shown = typer.testing.CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"}).output
+    assert not re.search(r"<[a-z]|list\[|\[\[|\.\.\.\}", shown)
+    for parameter in COMMANDS[name].params if name else ():
+        if isinstance(parameter, TyperOption) and not parameter.is_flag:
+            (line,) = [each for each in shown.splitlines() if re.search(rf"│\s+{parameter.opts[0]}\s", each)]
+            named = r"[A-Z][A-Z|-]*|[a-z]+(\|[a-z]+)+"
+            assert re.search(rf"{parameter.opts[0]}( +-\w)?( +--[\w-]+)? +({named}) ", line)
 
 
 def test_unknown_commands_and_options_are_usage_errors(lakehouse: Run) -> None:

@@ -46,6 +46,6 @@ def test_other_rpcs_are_unimplemented(raw: RawClient, rpc: str) -> None:
     assert rpc in status.text
 
 
-@pytest.mark.parametrize("action", ["", "nonsense", "Info", "x" * 100_000])
+@pytest.mark.parametrize("action", ["", "nonsense", "Info", pytest.param("x" * 100_000, id="long")])
 def test_an_unknown_action_is_an_invalid_argument(raw: RawClient, action: str) -> None:
     assert status_of(lambda: raw.action(action, {})).code is grpc.StatusCode.INVALID_ARGUMENT

@@ -14,9 +14,8 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.contracts.assets import validation
-from lakehouse.orchestration.defs.contracts.checks import failing_sequences_sensor
 from lakehouse.orchestration.defs.contracts.schedules import nightly_validation
-from lakehouse.orchestration.defs.contracts.sensors import validation_sensor
+from lakehouse.orchestration.defs.contracts.sensors import failing_sequences_sensor, validation_sensor
 from lakehouse.orchestration.defs.ingestion.assets import sequences
 from lakehouse.orchestration.defs.quarantine.assets import quarantined_sessions
 from lakehouse.orchestration.defs.quarantine.checks import quarantined_sessions_sensor
@@ -91,6 +90,7 @@ def test_many_sequences_are_validated_in_one_run_each_with_its_checks(home: Path
         ("bad", "robot_physics"): False,
         ("bad", "whole_sequence"): True,
         (None, "contract_files"): False,
+        (None, "no_sequence_fails"): False,
     }
     values = found["bad", "values"]
     assert values.severity == dg.AssetCheckSeverity.ERROR
@@ -201,6 +201,7 @@ def test_one_check_tells_of_all_sequences_that_fail_whichever_was_judged_last(
 
     judge("bad_*")
     judge("good")
+    assert not shown().passed, "evaluated in the run"
     cursor = tick(instance, failing_sequences_sensor).cursor
     assert not shown().passed
     assert shown().metadata["sequences_failing"].value == 2

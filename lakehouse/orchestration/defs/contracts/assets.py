@@ -14,6 +14,7 @@ from lakehouse.contracts.findings import Verdict, worst
 from lakehouse.contracts.model import Kind
 from lakehouse.contracts.selection import select_subjects
 from lakehouse.contracts.validation import Subject, ValidationReport, Validator
+from lakehouse.orchestration.defs.contracts import failing
 from lakehouse.orchestration.defs.contracts.report_metadata import (
     check_metadata,
     problems_metadata,
@@ -66,6 +67,7 @@ with warnings.catch_warnings():
     ]
 CHECK_SPECS = [
     *_SEQUENCE_CHECKS,
+    dg.AssetCheckSpec(failing.CHECK, asset=contract_reports.key, description=failing.DESCRIPTION),
     dg.AssetCheckSpec(
         CONTRACT_FILES,
         asset=contract_reports.key,
@@ -110,6 +112,7 @@ def validate_and_tell(context: Context, lake: Lakehouse, subjects: Iterable[Subj
         unreadable |= part.unreadable | part.not_judged
         context.log.info(f"{len(part.subjects)} sequences, {part.rows:,} rows in {part.seconds:.1f} s: {part.verdict}")
     tell_problems(context, library.problems)
+    _log_check(context, failing.failing_check(lake, context.instance, contract_reports.key))
     if unreadable:
         reasons = "; ".join(f"{quoted(name)}: {reason}" for name, reason in unreadable.items())
         raise dg.Failure(f"{len(unreadable)} topics could not be read: {reasons}"[:2000])

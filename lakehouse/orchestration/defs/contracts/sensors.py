@@ -1,12 +1,16 @@
-"""Every session is validated soon after it is finalized, through whatever door."""
+"""Every session is validated soon after it is finalized, through whatever door; and what fails stays in sight."""
 
 import hashlib
+import json
 
 import dagster as dg
 
+from lakehouse.catalog.failing_rules import count_failing
 from lakehouse.catalog.history import FINALIZED
-from lakehouse.orchestration.defs.contracts.assets import SEQUENCES_PER_RUN
+from lakehouse.orchestration.check_targets import latest_materialization
+from lakehouse.orchestration.defs.contracts.assets import SEQUENCES_PER_RUN, contract_reports
 from lakehouse.orchestration.defs.contracts.covered import covered_by_runs
+from lakehouse.orchestration.defs.contracts.failing import failing_check
 from lakehouse.orchestration.defs.contracts.jobs import validate_config, validate_recordings
 from lakehouse.orchestration.history_position import next_changes
 from lakehouse.orchestration.resources import LakehouseResource
@@ -45,3 +49,22 @@ def _request(sessions: list[str]) -> dg.RunRequest:
         run_config=validate_config(sessions=sessions),
         tags={"lakehouse/sessions": str(len(sessions))},
     )
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Evaluates the check `no_sequence_fails` whenever what fails has changed: something was judged, released, "
+        "discarded or deleted, through whatever door. No run is needed."
+    ),
+)
+def failing_sequences_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
+    about = latest_materialization(context.instance, contract_reports.key)
+    with lakehouse.open(actor="dagster sensor") as lake:
+        counts = count_failing(lake.database)
+        cursor = json.dumps([counts.rules, counts.accepted, counts.latest, about and about.storage_id])
+        if cursor == context.cursor:
+            return dg.SensorResult(skip_reason=f"{counts.sequences} sequences fail, as before", cursor=cursor)
+        evaluation = failing_check(lake, context.instance, contract_reports.key, counts)
+    return dg.SensorResult(asset_events=[evaluation], cursor=cursor)

@@ -1,9 +1,8 @@
-"""Which sequences break their contracts now, all in one place.
+"""Which sequences break their contracts now, as metadata of a check: all in one place.
 
 The checks per kind of rule have a partition per sequence, and the page of the asset shows the one judged last.
 """
 
-import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -20,11 +19,13 @@ from lakehouse.catalog.failing_rules import (
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.contracts.findings import stream_snippet
 from lakehouse.orchestration.check_targets import latest_materialization
-from lakehouse.orchestration.defs.contracts.assets import contract_reports
 from lakehouse.orchestration.defs.ingestion.report_metadata import Metadata, utc
-from lakehouse.orchestration.resources import LakehouseResource
 
 CHECK = "no_sequence_fails"
+DESCRIPTION = (
+    "Fails while the latest verdict on any sequence is `failed`, and lists them all, whenever they were judged. It is "
+    "looked at again by itself: green once each passes, or is released, discarded or deleted."
+)
 MAX_LISTED = 200
 MAX_RULES = 20
 MAX_SNIPPETS = 10
@@ -49,50 +50,29 @@ FAILING_TABLE = dg.TableSchema(
 )
 
 
-@dg.asset_check(
-    asset=contract_reports.key,
-    name=CHECK,
-    description=(
-        "Fails while the latest verdict on any sequence is `failed`, and lists them all, whenever they were judged. It "
-        "is looked at again by itself: green once each passes, or is released, discarded or deleted."
-    ),
-)
-def no_sequence_fails(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-    with lakehouse.open(actor="dagster check") as lake:
-        counts = count_failing(lake.database)
-        metadata = _metadata(lake, counts)
-    return dg.AssetCheckResult(passed=not counts.rules, severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
+def failing_check(
+    lake: Lakehouse, instance: dg.DagsterInstance, reports: dg.AssetKey, counts: FailingCounts | None = None
+) -> dg.AssetCheckEvaluation:
+    """The check evaluated now.
 
-
-@dg.sensor(
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Evaluates the check `no_sequence_fails` whenever what fails has changed: something was judged, released, "
-        "discarded or deleted, through whatever door. No run is needed."
-    ),
-)
-def failing_sequences_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
-    # A check is shown for the latest event of its asset only.
-    about = latest_materialization(context.instance, contract_reports.key)
-    with lakehouse.open(actor="dagster sensor") as lake:
-        counts = count_failing(lake.database)
-        cursor = json.dumps([counts.rules, counts.accepted, counts.latest, about and about.storage_id])
-        if cursor == context.cursor:
-            return dg.SensorResult(skip_reason=f"{counts.sequences} sequences fail, as before", cursor=cursor)
-        metadata = _metadata(lake, counts)
-    evaluation = dg.AssetCheckEvaluation(
-        asset_key=contract_reports.key,
+    Args:
+        lake: Knows what fails.
+        instance: Knows the latest report: a check is shown for the latest event of its asset only.
+        reports: The asset.
+        counts: Of what fails, if they are known.
+    """
+    counts = counts or count_failing(lake.database)
+    return dg.AssetCheckEvaluation(
+        asset_key=reports,
         check_name=CHECK,
         passed=not counts.rules,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata=metadata,
-        target_materialization_data=about,
+        metadata=_metadata(lake, counts, reports),
+        target_materialization_data=latest_materialization(instance, reports),
     )
-    return dg.SensorResult(asset_events=[evaluation], cursor=cursor)
 
 
-def _metadata(lake: Lakehouse, counts: FailingCounts) -> Metadata:
+def _metadata(lake: Lakehouse, counts: FailingCounts, reports: dg.AssetKey) -> Metadata:
     metadata: Metadata = {
         "sequences_failing": dg.MetadataValue.int(counts.sequences),
         "rules_failing": dg.MetadataValue.int(counts.rules),
@@ -100,12 +80,14 @@ def _metadata(lake: Lakehouse, counts: FailingCounts) -> Metadata:
     }
     if counts.rules:
         failing = list_failing(lake.database, MAX_LISTED)
+        page = f"{lake.settings.dagster_url.rstrip('/')}/assets/{reports.to_user_string()}"
+        report_url = f"{page}?view=partitions&partition="
         metadata["by_rule"] = dg.MetadataValue.table([_alike(each) for each in failing_alike(lake.database, MAX_RULES)])
         metadata["failing"] = dg.MetadataValue.table([_row(each) for each in failing], schema=FAILING_TABLE)
-        metadata["look"] = dg.MetadataValue.md(_directions(failing, lake.settings.dagster_url))
+        metadata["look"] = dg.MetadataValue.md(_directions(failing, report_url))
         if counts.rules > len(failing):
-            more = f"{counts.rules - len(failing):,} more: their first {MAX_LISTED} are listed.\n"
-            metadata["all"] = dg.MetadataValue.md(more + ALL_OF_THEM)
+            rest = f"{counts.rules - len(failing):,} more fail than are listed. In SQL, with what failed earlier:\n\n"
+            metadata["rest"] = dg.MetadataValue.md(rest + ALL_OF_THEM)
     return metadata
 
 
@@ -131,11 +113,10 @@ def _row(each: FailingRule) -> dg.TableRecord:
     )
 
 
-def _directions(failing: Sequence[FailingRule], dagster_url: str) -> str:
+def _directions(failing: Sequence[FailingRule], report: str) -> str:
     """Links to the reports on some sequences, and Python that streams the failing moments."""
-    page = f"{dagster_url.rstrip('/')}/assets/{contract_reports.key.to_user_string()}?view=partitions&partition="
     names = list(dict.fromkeys(each.sequence for each in failing))[:MAX_SNIPPETS]
-    links = [f"- [{_plain(name)}]({page}{quote(name, safe='')})" for name in names]
+    links = [f"- [{_plain(name)}]({report}{quote(name, safe='')})" for name in names]
     code = [
         f"# {each.sequence}/{each.path}, {each.rule}\n"
         + stream_snippet(each.sequence, each.path, each.start_ns, each.end_ns)
