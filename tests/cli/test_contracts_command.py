@@ -50,7 +50,7 @@ def test_a_contract_that_covers_nothing_is_noted_with_what_may_be_meant(
 ) -> None:
     gaps = [rule("gaps", "gaps", maxSeconds=1)]
     files = {
-        "tag": contract_text("fleet.tag", tag="Strng", topics="text", rules=gaps),
+        "tag": contract_text("fleet.tag", tag="Strig", topics="text", rules=gaps),
         "topic": contract_text("fleet.topic", topics="texd", rules=gaps),
         "sequence": contract_text("fleet.sequence", topics="te*", sequences="drives_*", rules=gaps),
         "good": contract_text("fleet.good", topics="te*", sequences="drive*", rules=gaps),
@@ -72,7 +72,7 @@ def test_a_contract_that_covers_nothing_is_noted_with_what_may_be_meant(
     assert linted.returncode == 0
     assert sorted(linted.stderr.splitlines()) == [
         "note: sequence.yaml: no sequence in the lake matches 'drives_*'; did you mean 'drive_2' or 'drive_1'?",
-        "note: tag.yaml: no shipped type and no topic of the lake has the tag 'Strng'; did you mean 'String' or 'Range'?",
+        "note: tag.yaml: no shipped type and no topic of the lake has the tag 'Strig'; did you mean 'String'?",
         "note: topic.yaml: no topic in the lake matches 'texd'; did you mean 'text'?",
     ]
     assert lakehouse("contracts", "lint", folder / "tag.yaml").stderr.startswith("note: tag.yaml: no shipped type")
