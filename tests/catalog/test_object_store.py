@@ -4,27 +4,33 @@ import ipaddress
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from lakehouse.catalog.errors import ConfigurationError, StorageError
+from lakehouse.catalog.errors import ConfigurationError, MissingFileError, StorageError
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.orphans import FOREIGN_GRACE_S
+from lakehouse.catalog.object_ranges import ObjectRanges, Part
 from lakehouse.catalog.object_store import ObjectStore
 from lakehouse.catalog.reading.remote_file import TAIL_BYTES
 from lakehouse.catalog.settings import MIB, Settings
@@ -73,6 +79,7 @@ def test_names_are_taken_literally_by_us_and_by_stock_pyiceberg(warehouse: Wareh
     with warehouse.open_input(uri) as stream:
         assert stream.read() == b"rows"
     assert warehouse.read(uri) == b"rows"
+    assert warehouse.read_range(uri, 1, 3) == b"ow"
     with PyArrowFileIO(warehouse.iceberg_properties()).new_input(uri).open() as stream:
         assert stream.read() == b"rows"
     warehouse.delete([uri])
@@ -88,6 +95,76 @@ def test_a_small_file_costs_one_request_to_write_and_one_to_read(
     with s3.counted(bucket) as requests:
         assert warehouse.read(uri) == b"rows"
     assert operations(requests) == {"GetObject": 1}
+
+
+def test_a_part_costs_one_request_that_tells_the_size_of_the_whole(
+    s3: S3Server, bucket: str, warehouse: Warehouse
+) -> None:
+    uri = write(warehouse, "a", b"0123456789")
+    with s3.counted(bucket) as requests:
+        assert warehouse.read_range(uri, 2, 5) == b"234"
+        assert warehouse.read_tail(uri, 4) == (b"6789", 10)
+        assert warehouse.read_tail(uri, 40) == (b"0123456789", 10)
+    assert operations(requests) == {"GetObject": 3}
+    with pytest.raises(MissingFileError):
+        warehouse.read_range(f"{warehouse.uri}/missing", 0, 1)
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9000", "https://store.example:9000/"])
+@pytest.mark.parametrize("bucket", ["lake", "my.lake"])
+def test_parts_are_asked_for_where_botocore_would_ask(bucket: str, endpoint: str) -> None:
+    key = "sequence=a:b/größe +%25~é.parquet"
+    asked: list[str] = []
+
+    def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        asked.append(request.url)
+        return AWSResponse(request.url, 206, HeadersDict({"Content-Range": "bytes 0-0/1"}), BytesIO(b"x"))
+
+    class Connections:
+        def send(self, request: AWSPreparedRequest) -> AWSResponse:
+            response = answer(request)
+            response._content = b"x"
+            return response
+
+    store = ObjectStore(bucket, endpoint, "eu-central-1", "access", "secret")
+    store._client.meta.events.register("before-send.s3.GetObject", answer)
+    store._client.get_object(Bucket=bucket, Key=key)
+    ranges = ObjectRanges.of(store._client, bucket, store._session.get_credentials(), Connections())
+    assert ranges.get(key, "bytes=0-0") == Part(b"x", 1)
+    assert asked[0] == asked[1]
+
+
+def test_what_a_store_refuses_is_asked_for_in_the_general_way_and_soon_in_no_other(
+    s3: S3Server, bucket: str, settings: Settings, warehouse: Warehouse
+) -> None:
+    write(warehouse, "a", b"0123456789")
+    store = ObjectStore.from_settings(settings)
+    credentials, connections = store._session.get_credentials(), URLLib3Session()
+    elsewhere = ObjectRanges(f"{s3.endpoint}/{bucket}/", "eu-north-9", credentials, connections)
+    vars(store)["_ranges"] = elsewhere
+    with s3.counted(bucket) as requests:
+        assert [store.read_range("a", 2, 5) for _ in range(8)] == [b"234"] * 8
+    assert Counter(request.status >= 400 for request in requests) == {True: 5, False: 8}
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-5/10\r\nContent-Length: 4\r\n\r\n"
+    asked = 0
+
+    class Store(BaseRequestHandler):
+        def handle(self) -> None:
+            nonlocal asked
+            while b"\r\n\r\n" not in self.request.recv(1 << 16):
+                pass
+            asked += 1
+            self.request.sendall(head + (b"23" if asked == 1 else b"2345"))
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = ObjectStore("lake", f"http://127.0.0.1:{server.server_address[1]}", "us-east-1", "access", "secret")
+        assert store.read_range("a", 2, 6) == b"2345"
+        server.shutdown()
+    assert asked == 2
 
 
 def test_a_large_file_is_sent_in_parts_and_appears_whole(s3: S3Server, bucket: str, warehouse: Warehouse) -> None:
@@ -291,6 +368,9 @@ def test_a_store_behind_https_is_trusted_by_its_certificate_only(tmp_path: Path)
         uri = write(warehouse, "a")
         with warehouse.open_input(uri) as stream:
             assert stream.read() == b"rows"
+        with server.counted(place["store_bucket"]) as requests:
+            assert warehouse.read_range(uri, 1, 3) == b"ow"
+        assert operations(requests) == {"GetObject": 1}
         with pytest.raises(StorageError, match="does not answer"):
             Warehouse.open(Settings.load(**place))
 
