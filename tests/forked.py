@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.processes import die_with_parent
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
     [
         "lakehouse.cli.main",  # the first: it chooses Arrow's allocator
         "lakehouse.cli.run",
@@ -41,7 +41,7 @@ class ForkedProgram:
         self, module: str, *arguments: str, environment: Mapping[str, str], output: Path | None = None
     ) -> None:
         self._output = output
-        self._process = _context.Process(
+        self._process = context.Process(
             target=_run, args=(module, arguments, dict(environment), output and str(output)), daemon=True
         )
         self._process.start()

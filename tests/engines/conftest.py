@@ -4,12 +4,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from engines.spark import catalog_settings, open_spark
 from engines.trino import trino_server
+from lakehouse.contracts.results import VALIDATION_RESULTS
+from lakehouse.orchestration.recordings.ingest import ingest_recording
+from tests.docs.documented_lake import RECORDING, verdict
 from tests.engines.engines_under_test import DuckDB, Engine, Polars, Spark, Trino
 from tests.engines.shared_lake import SharedLake, lake_in_production, lake_in_rest_catalog, lake_on_files
 from tests.processes import die_with_parent, free_port
@@ -35,6 +39,8 @@ EMBEDDED = [
 ]
 READERS = [*WRITERS, *EMBEDDED]
 
+PROJECT = Path(__file__).parents[2]
+
 
 class Stage:
     """Starts what is asked for, once.
@@ -48,6 +54,7 @@ class Stage:
         self._directories = directories
         self._s3 = s3
         self.lake = cache(self._open_lake)
+        self.demo = cache(self._record_demo)
         self.engine = cache(self._open_engine)
         self._spark_session = cache(self._open_spark)
         self._trino_port = cache(self._start_trino)
@@ -60,6 +67,14 @@ class Stage:
             return self._stack.enter_context(lake_in_production(home, self._s3))
         server = self._stack.enter_context(rest_catalog_server(self._s3))
         return self._stack.enter_context(lake_in_rest_catalog(home, server))
+
+    def _record_demo(self, kind: str) -> DuckDB:
+        """The demo recording in a lake, with verdicts about its swerve; to be asked by DuckDB."""
+        lake = self.lake(kind)
+        ingest_recording(lake.lakehouse, RECORDING)
+        verdicts = [verdict("gaps", "failed", 1), verdict("gaps", "passed", 2), verdict("magnitude", "warned", 2)]
+        lake.lakehouse.system_tables.append(VALIDATION_RESULTS, verdicts)
+        return DuckDB(lake)
 
     def _open_engine(self, name: str, kind: str) -> Engine:
         if name == "duckdb":

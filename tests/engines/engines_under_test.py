@@ -5,15 +5,20 @@ import io
 import json
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC
 from typing import Any, Protocol
 
 import polars as pl
-from pyspark.sql import Row, SparkSession
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType, TimestampType
 from trino.dbapi import connect
 
 from lakehouse.catalog.sql.lake_sql import LakeSql
-from tests.engines.shared_lake import ROWS, SharedLake, plain_rows
+from tests.engines.plain_values import plain_rows
+from tests.engines.recordings import ROWS
+from tests.engines.shared_lake import SharedLake
 from tests.warehouses import scan_iceberg
 
 
@@ -25,8 +30,8 @@ class Engine(Protocol):
     def rows(self, sql: str) -> list[Any]:
         """Run a statement; values in plain form."""
 
-    def rows_read(self, sql: str) -> int:
-        """Rows of the data files that the statement did not skip, by the engine's own account."""
+    def rows_and_reads(self, sql: str) -> tuple[list[Any], int]:
+        """The same, and how many rows the data files have that were not skipped, by the engine's own account."""
 
     def tables(self, namespace: str) -> set[str]:
         """Names of the tables in a namespace."""
@@ -69,15 +74,14 @@ class Spark:
         return self._session.sql(sql)
 
     def rows(self, sql: str) -> list[Any]:
-        return plain_rows([_tuple(row) for row in self._run(sql).collect()])
+        return _rows_of_spark(self._run(sql))
 
-    def rows_read(self, sql: str) -> int:
+    def rows_and_reads(self, sql: str) -> tuple[list[Any], int]:
         frame = self._run(sql)
-        frame.collect()
+        rows = _rows_of_spark(frame)
         leaves = frame._jdf.queryExecution().executedPlan().collectLeaves()
-        return sum(
-            int(leaves.apply(number).metrics().apply("numOutputRows").value()) for number in range(leaves.size())
-        )
+        numbers = [leaves.apply(each).metrics().apply("numOutputRows").value() for each in range(leaves.size())]
+        return rows, sum(map(int, numbers))
 
     def tables(self, namespace: str) -> set[str]:
         return {row[1] for row in self.rows(f"SHOW TABLES IN {namespace}")}
@@ -127,15 +131,16 @@ class Trino:
         return [tuple(row) for row in rows], query_id
 
     def rows(self, sql: str) -> list[Any]:
-        return plain_rows(self._run(sql)[0])
+        return _rows_of_trino(self._run(sql)[0])
 
-    def rows_read(self, sql: str) -> int:
-        _, query_id = self._run(sql)
+    def rows_and_reads(self, sql: str) -> tuple[list[Any], int]:
+        rows, query_id = self._run(sql)
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._port}/v1/query/{query_id}", headers={"X-Trino-User": "test"}
         )
         with urllib.request.urlopen(request) as answer:
-            return int(json.load(answer)["queryStats"]["physicalInputPositions"])
+            read = int(json.load(answer)["queryStats"]["physicalInputPositions"])
+        return _rows_of_trino(rows), read
 
     def tables(self, namespace: str) -> set[str]:
         return {row[0] for row in self.rows(f"SHOW TABLES IN {namespace}")}
@@ -163,7 +168,7 @@ class Trino:
 
 
 class DuckDB:
-    """`lakehouse sql`; each data file of the tables whose rows are counted has `ROWS` of them."""
+    """`lakehouse sql`."""
 
     name = "duckdb"
 
@@ -172,12 +177,16 @@ class DuckDB:
 
     def rows(self, sql: str) -> list[Any]:
         with self._sql.opened(sql) as statement:
-            columns = [column.to_pylist() for column in statement.batches().read_all().columns]
-        return plain_rows(list(zip(*columns, strict=True)))
+            return _rows_of_arrow(statement.batches().read_all())
 
-    def rows_read(self, sql: str) -> int:
+    def rows_and_reads(self, sql: str) -> tuple[list[Any], int]:
         with self._sql.opened(sql) as statement:
-            return ROWS * sum(table.read for table in statement.files)
+            rows = _rows_of_arrow(statement.batches().read_all())
+            # Conditions that DuckDB hands down would hide how much it was given.
+            statement.connection.execute("SET disabled_optimizers = 'filter_pushdown'")
+            told = statement.connection.execute(f"EXPLAIN (ANALYZE, FORMAT json) {statement.sql}").fetchall()
+        scans = [node for node in _operators(json.loads(told[0][1])["operator"]) if node["type"] == "TABLE_SCAN"]
+        return rows, sum(node["intermediate_rows"] for node in scans)
 
     def tables(self, namespace: str) -> set[str]:
         return {name for space, name in self.rows("SHOW TABLES") if space == namespace}
@@ -212,16 +221,16 @@ class Polars:
             return context.execute(sql, eager=True)
 
     def rows(self, sql: str) -> list[Any]:
-        return plain_rows(self._run(sql).rows())
+        return _rows_of_polars(self._run(sql))
 
     def rows_after(self, python: str, sql: str) -> list[Any]:
         """Run a statement after lines of Python, in which names are those of docs/sql.md."""
-        return plain_rows(self._run(sql, python).rows())
+        return _rows_of_polars(self._run(sql, python))
 
-    def rows_read(self, sql: str) -> int:
+    def rows_and_reads(self, sql: str) -> tuple[list[Any], int]:
         with pl.Config(verbose=True), contextlib.redirect_stderr(io.StringIO()) as told:
-            self._run(sql)
-        return ROWS * sum(map(int, re.findall(r"num_sources: (\d+)", told.getvalue())))
+            rows = self.rows(sql)
+        return rows, ROWS * sum(map(int, re.findall(r"num_sources: (\d+)", told.getvalue())))
 
     def tables(self, namespace: str) -> set[str]:
         with self._lake.catalog() as catalog:
@@ -239,7 +248,53 @@ class Polars:
         return name
 
 
-def _tuple(value: Any) -> Any:
-    if isinstance(value, Row):
-        return tuple(_tuple(each) for each in value)
-    return [_tuple(each) for each in value] if isinstance(value, list) else value
+def _rows_of_spark(frame: DataFrame) -> list[Any]:
+    return plain_rows([_of_spark(row, frame.schema) for row in frame.collect()])
+
+
+def _of_spark(value: Any, kind: DataType) -> Any:
+    """Structs are tuples, maps are lists of pairs, and instants say so: Spark leaves out the zone of this machine."""
+    if value is None:
+        return None
+    if isinstance(kind, StructType):
+        return tuple(_of_spark(each, field.dataType) for each, field in zip(value, kind.fields, strict=True))
+    if isinstance(kind, ArrayType):
+        return [_of_spark(each, kind.elementType) for each in value]
+    if isinstance(kind, MapType):
+        return [(_of_spark(key, kind.keyType), _of_spark(each, kind.valueType)) for key, each in value.items()]
+    return value.astimezone(UTC) if isinstance(kind, TimestampType) else value
+
+
+def _rows_of_trino(rows: list[Any]) -> list[Any]:
+    return plain_rows([tuple(map(_of_trino, row)) for row in rows])
+
+
+def _of_trino(value: Any) -> Any:
+    """Maps are lists of pairs."""
+    if isinstance(value, dict):
+        return [(key, _of_trino(each)) for key, each in value.items()]
+    if isinstance(value, tuple):
+        return tuple(map(_of_trino, value))
+    return list(map(_of_trino, value)) if isinstance(value, list) else value
+
+
+def _rows_of_polars(frame: pl.DataFrame) -> list[Any]:
+    """Maps are lists of pairs."""
+    columns = [
+        [None if each is None else list(each.items()) for each in column]
+        if isinstance(column.dtype, pl.Map)
+        else column.to_list()
+        for column in frame
+    ]
+    return plain_rows(list(zip(*columns, strict=True)))
+
+
+def _rows_of_arrow(table: pa.Table) -> list[Any]:
+    return plain_rows(list(zip(*(column.to_pylist() for column in table.columns), strict=True)))
+
+
+def _operators(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Operators of a plan of DuckDB."""
+    for node in nodes:
+        yield node
+        yield from _operators(node.get("children", []))

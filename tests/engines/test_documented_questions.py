@@ -1,18 +1,15 @@
 """The questions of docs/sql.md, on the demo recording: every engine gives the same rows, and there are some."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import pytest
 
-from lakehouse.contracts.results import VALIDATION_RESULTS
-from lakehouse.orchestration.recordings.ingest import ingest_recording
-from tests.docs.documented_lake import RECORDING, verdict
-from tests.engines.conftest import EMBEDDED, WRITERS, Stage
-from tests.engines.engines_under_test import DuckDB, Engine, Polars
+from tests.engines.conftest import PROJECT, READERS, Stage
+from tests.engines.engines_under_test import Engine, Polars
 
-PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "sql.md").read_text()
 QUESTIONS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 ONLY_DUCKDB = re.findall(r"```sql duckdb\n(.*?)```", PAGE, re.DOTALL)
@@ -23,18 +20,13 @@ ITS_NAME = {"spark": "get_json_object", "trino": "json_extract_scalar", "duckdb"
 PART_WITH_JSON = re.compile(r"WITH robots AS \(.*?\n\),\n", re.DOTALL)
 
 pytestmark = pytest.mark.timeout(600)
-PLACES = [place for place in (*WRITERS, *EMBEDDED) if place.values[0][1] == "production"]
+PLACES = [place for place in READERS if place.values[0][1] != "files"]
 
 
 @pytest.fixture(scope="session")
-def demo(stage: Stage) -> Iterator[DuckDB]:
-    """The demo recording in a lake in production, with verdicts; asked by DuckDB."""
-    lake = stage.lake("production")
-    ingest_recording(lake.lakehouse, RECORDING)
-    verdicts = [verdict("gaps", "failed", 1), verdict("gaps", "passed", 2), verdict("magnitude", "warned", 2)]
-    lake.lakehouse.system_tables.append(VALIDATION_RESULTS, verdicts)
-    yield DuckDB(lake)
-    lake.lakehouse.sequences.delete("city_drive")
+def answers(stage: Stage) -> Callable[[str, str], list[Any]]:
+    """What DuckDB says to a question in a lake of some kind that has the demo recording."""
+    return cache(lambda kind, question: stage.demo(kind).rows(question))
 
 
 def test_there_are_questions() -> None:
@@ -45,8 +37,10 @@ def test_there_are_questions() -> None:
 
 @pytest.mark.parametrize("place", PLACES, indirect=True, scope="session")
 @pytest.mark.parametrize("question", QUESTIONS, ids=range(len(QUESTIONS)))
-def test_an_engine_gives_the_same_rows_as_the_others(engine: Engine, demo: DuckDB, question: str) -> None:
-    expected = demo.rows(question)
+def test_an_engine_gives_the_same_rows_as_the_others(
+    engine: Engine, answers: Callable[[str, str], list[Any]], place: tuple[str, str], question: str
+) -> None:
+    expected = answers(place[1], question)
     assert expected, "nothing found"
     if JSON_FUNCTION not in question:
         found = engine.rows(question)
@@ -59,7 +53,8 @@ def test_an_engine_gives_the_same_rows_as_the_others(engine: Engine, demo: DuckD
 
 
 @pytest.mark.xdist_group("embedded engines")
-def test_the_swerve_is_what_is_found(demo: DuckDB) -> None:
+def test_the_swerve_is_what_is_found(stage: Stage) -> None:
+    demo = stage.demo("production")
     ((sequence, _, most, samples),) = demo.rows(QUESTIONS[0])
     assert (sequence, samples) == ("city_drive", 93)
     assert most == pytest.approx(6.63484)
@@ -68,5 +63,5 @@ def test_the_swerve_is_what_is_found(demo: DuckDB) -> None:
 
 @pytest.mark.parametrize("question", ONLY_DUCKDB, ids=range(len(ONLY_DUCKDB)))
 @pytest.mark.xdist_group("embedded engines")
-def test_what_only_duckdb_understands_finds_something(demo: DuckDB, question: str) -> None:
-    assert demo.rows(question)
+def test_what_only_duckdb_understands_finds_something(stage: Stage, question: str) -> None:
+    assert stage.demo("production").rows(question)

@@ -15,7 +15,8 @@ from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.query.explain import Explanation
 from tests.engines.conftest import WRITERS
 from tests.engines.engines_under_test import DuckDB, Polars, WritingEngine
-from tests.engines.shared_lake import NOON_NS, SharedLake, fresh_name
+from tests.engines.recordings import NOON_NS
+from tests.engines.shared_lake import SharedLake, fresh_name
 
 # The catalog has no part in it.
 PLACES = [place for place in WRITERS if place.values[0][1] == "production"]
@@ -47,7 +48,7 @@ def record(lake: SharedLake, sequence: str, path: str, tag: str, files: range) -
     batches = [wide_rows(file) for file in files]
     settings = lake.settings.model_copy(update={"max_chunk_size": batches[0].nbytes})
     with Lakehouse.open(settings) as own:
-        SharedLake(own, lake.client, settings).write_batches(sequence, {path: (tag, batches)})
+        SharedLake(own, lake.sdk, lake.client, settings).write_batches(sequence, {path: (tag, batches)})
 
 
 def headers(lake: SharedLake, table: str) -> list[int]:

@@ -2,11 +2,13 @@
 
 import pyarrow as pa
 import pytest
+from mosaicolabs import IMU
 
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from tests.engines.conftest import WRITERS
 from tests.engines.engines_under_test import DuckDB, Polars, WritingEngine
-from tests.engines.shared_lake import NOON_NS, ROWS, SharedLake, fresh_name, imu_rows
+from tests.engines.recordings import NOON_NS, ROWS, imu_rows
+from tests.engines.shared_lake import SharedLake, fresh_name
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("place", WRITERS, indirect=True, scope="session")]
 
@@ -25,9 +27,9 @@ def test_rows_an_engine_deletes_and_files_it_compacts_stay_right_for_everybody(
     def check() -> None:
         assert lake.read(names[0], path).to_pylist() == pa.Table.from_batches([kept]).to_pylist()
         assert lake.read(names[1], path).num_rows == ROWS
-        found = lake.find("IMU.acceleration.y", "$between", [0.0, 0.4])
+        found = lake.find(IMU.Q.acceleration.y.between([0.0, 0.4]))
         assert names[0] not in found
-        assert names[0] in lake.find("IMU.acceleration.y", "$between", [0.6, 0.7])
+        assert names[0] in lake.find(IMU.Q.acceleration.y.between([0.6, 0.7]))
         for reader in readers:
             rows = reader.rows(
                 f"SELECT sequence, count(*) AS n, min(acceleration.x) AS x FROM {table} GROUP BY sequence"
