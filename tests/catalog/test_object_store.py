@@ -1,6 +1,7 @@
 """A warehouse in a real S3 server: what it is asked for, how often, and what happens when it says no."""
 
 import ipaddress
+import itertools
 import signal
 import subprocess
 import sys
@@ -261,6 +262,26 @@ def test_a_window_reads_one_footer_and_the_row_groups_it_returns(
                 sum(request.sent for request in of_data) - footers * TAIL_BYTES < 2 * share * file.stat().st_size + MIB
             )
             assert len(requests) - len(of_data) == (3 if footers else 0), "metadata, manifest list and manifest, once"
+
+
+def test_small_row_groups_are_asked_for_together_and_come_in_their_order(
+    bucket: str, row_groups: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, together = itertools.count(), threading.Barrier(2)
+    read_range = ObjectStore.read_range
+
+    def meeting(self: ObjectStore, key: str, start: int, stop: int) -> bytes:
+        # Of the second and the third nobody gets an answer before both have been asked for.
+        if next(numbers) in (1, 2):
+            together.wait(30)
+        return read_range(self, key, start, stop)
+
+    monkeypatch.setattr(ObjectStore, "read_range", meeting)
+    with Lakehouse.open(row_groups) as lake:
+        read = list(lake.reader.read(lake.topics.get(TopicLocator("drive", "numbers"))))
+    assert next(numbers) > 3
+    times = np.concatenate([batch.column("timestamp_ns").to_numpy() for batch in read])
+    assert (times == DAY_NS + np.arange(ROWS) * 1000).all()
 
 
 def test_a_small_file_is_read_in_one_request(s3: S3Server, bucket: str, settings: Settings) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 
 import pyarrow.parquet as pq
 
@@ -23,6 +22,10 @@ TAIL_BYTES = 64 << 10
 LARGEST_HOLE_BYTES = 1 << 20
 # The next row group is fetched while one is decoded, unless it is so large that two were too much.
 READ_AHEAD_BYTES = 32 << 20
+# Small ones, such as the columns of a query, are over before a store has begun to answer: of these more are under way,
+# the more the longer a read goes on, because many a query ends at its first match.
+ROW_GROUPS_AHEAD = 8
+SMALL_BYTES_AHEAD = 8 << 20
 # What is fetched for a read that probably follows: at most so much of a row group, and of all.
 FORESEEN_BYTES = 32 << 20
 FORESEEN_CACHE_BYTES = 128 << 20
@@ -140,25 +143,32 @@ class RemoteFiles:
         """
         wanted, possible = _leaves(metadata, columns), _leaves(metadata, [*columns, *foreseen])
         begun: dict[int, list[Future[Span]]] = {}
+        sizes: dict[int, int] = {}
 
-        def begin(row_group: int, limit: int) -> None:
+        def begin(row_group: int, limit: int) -> bool:
+            """Ask for what is missing of a row group, unless that is too much; whether it is there or under way."""
             if row_group in begun or _is_known(self._foreseen.peek((path, row_group)), metadata, row_group, wanted):
-                return
+                return True
             ranges = _together(_chunks(metadata, row_group, possible if foreseen else wanted))
             if foreseen and _length(ranges) > FORESEEN_BYTES:
                 ranges = _together(_chunks(metadata, row_group, wanted))
-            if _length(ranges) <= limit:
-                begun[row_group] = [_fetchers.submit(self._fetch, path, *each) for each in ranges]
+            if _length(ranges) > limit:
+                return False
+            sizes[row_group] = _length(ranges)
+            begun[row_group] = [_fetchers.submit(self._fetch, path, *each) for each in ranges]
+            return True
 
         try:
-            for row_group, following in zip_longest(row_groups, row_groups[1:]):
+            for position, row_group in enumerate(row_groups):
                 begin(row_group, file.size)
                 fetched = [future.result() for future in begun.pop(row_group, ())]
                 if foreseen and fetched:
                     self._foreseen.get((path, row_group), partial(_itself, fetched))
                 file.hold(fetched or self._foreseen.peek((path, row_group)) or ())
-                if following is not None:
-                    begin(following, READ_AHEAD_BYTES)
+                for following in row_groups[position + 1 : position + 1 + min(2 << position, ROW_GROUPS_AHEAD)]:
+                    ahead = sum(sizes[each] for each in begun)
+                    if not begin(following, SMALL_BYTES_AHEAD - ahead if begun else READ_AHEAD_BYTES):
+                        break
                 yield row_group
         finally:
             for futures in begun.values():
