@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, make_url, select
 
-from lakehouse.catalog.control_plane.database import Database
+from lakehouse.catalog.control_plane.database import TRUSTED_WHEN_IDLE_S, Database
 from lakehouse.catalog.control_plane.migrate import migrate
 from lakehouse.catalog.control_plane.schema import leases
 
@@ -44,3 +45,25 @@ def test_readers_are_served_however_many_writers_wait(database: Database) -> Non
     for writer in writers:
         writer.join()
     assert count(database) == 21
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_connections_that_the_server_closed_while_they_were_idle_are_replaced(
+    database: Database, database_url: str
+) -> None:
+    write(database, "before")
+    threads = [threading.Thread(target=count, args=(database,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as administrator:
+        administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    time.sleep(TRUSTED_WHEN_IDLE_S)
+    write(database, "after")
+    assert count(database) == 2
+    assert database.connections()[0] == 0

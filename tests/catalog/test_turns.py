@@ -55,22 +55,22 @@ def test_processes_that_commit_at_once_stage_nothing_in_vain(
 ) -> None:
     tables = [lake.table(path) for path in PATHS]
     processes = [
-        run_process(tmp_path, database_url, "append", f"process{number}", "8", ",".join(PATHS)) for number in range(3)
+        run_process(tmp_path, database_url, "append", f"process{number}", "5", ",".join(PATHS)) for number in range(3)
     ]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     counts = [json.loads((tmp_path / f"process{number}.counts").read_text()) for number in range(3)]
-    assert [each["commits"] for each in counts] == [8, 8, 8]
+    assert [each["commits"] for each in counts] == [5, 5, 5]
     assert [each["commit_turns_missed"] for each in counts] == [0, 0, 0]
     assert [each["commit_conflicts"] for each in counts] == [0, 0, 0]
     assert sum(each["commit_turns_waited_for"] for each in counts) > 0
-    assert len(lake.sequences_in(tables[0].identifier)) == 24
+    assert len(lake.sequences_in(tables[0].identifier)) == 15
 
 
 def test_a_process_that_wants_turn_after_turn_lets_others_have_theirs(
     lake: SmallLake, tmp_path: Path, database_url: str
 ) -> None:
     lake.table(PATHS[0])
-    other = run_process(tmp_path, database_url, "append", "other", "10", PATHS[0])
+    other = run_process(tmp_path, database_url, "append", "other", "5", PATHS[0])
     while other.poll() is None:
         with lake.committer.turns.taken():
             time.sleep(0.005)

@@ -1,18 +1,22 @@
 """Engine and transactions of the control-plane database."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import OperationalError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.pool import QueuePool
 
 from lakehouse.catalog.errors import ConfigurationError, LakehouseError, StorageError
 
 SQLITE_BUSY_TIMEOUT_S = 60
+# Asking before every use whether a connection still lives would add a way to the server and back to each transaction.
+TRUSTED_WHEN_IDLE_S = 1.0
+_RETURNED_AT = "returned_at"
 _TOO_BUSY = "the database is not available or too busy"
 
 
@@ -38,13 +42,14 @@ class Database:
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False}
-        else:
-            options["pool_pre_ping"] = True
         self._writing = threading.Lock()
         self.engine: Engine = create_engine(parsed, **options)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "checkin", _note_return)
+            event.listen(self.engine, "checkout", self._replace_if_dead)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -82,6 +87,17 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    def _replace_if_dead(self, dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        """The server, or something on the way to it, may have closed a connection that was not used for a while."""
+        returned_at = record.info.get(_RETURNED_AT)
+        if returned_at is None or time.monotonic() - returned_at < TRUSTED_WHEN_IDLE_S:
+            return
+        dialect = self.engine.dialect
+        try:
+            dialect.do_ping(dbapi_connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
     @contextmanager
     def _turn_to_write(self) -> Iterator[None]:
         if not self.is_sqlite:
@@ -104,6 +120,10 @@ class Database:
             raise StorageError(_TOO_BUSY) from error
         except SQLAlchemyError as error:
             raise StorageError("the database refused the operation") from error
+
+
+def _note_return(_dbapi_connection: Any, record: Any) -> None:
+    record.info[_RETURNED_AT] = time.monotonic()
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
