@@ -62,6 +62,9 @@ def _logged(function: Callable[..., Any], default_level: LogLevel) -> Callable[.
         "log_level": (LogLevelOption, default_level),
     }
     signature = inspect.signature(function, eval_str=True)
+    if "log_format" in signature.parameters:
+        # A group of commands is there once, however often the program around it is put together in one process.
+        return function
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *signature.parameters.values(),
