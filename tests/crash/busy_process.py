@@ -1,4 +1,4 @@
-"""A process beside the gateways, as a Dagster run or the command line is one: ingests, deletes, cleans up.
+"""A process beside the gateways, as a Dagster run or the command line is one: ingests, deletes, compacts, cleans up.
 
 usage: python -m tests.crash.busy_process SECONDS SEED; settings come from the environment. Prints what it did as JSON.
 """
@@ -12,6 +12,7 @@ from lakehouse.catalog import audit
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
+from lakehouse.catalog.maintenance.compaction import run_compaction
 from lakehouse.catalog.settings import Settings
 from tests.crash.small_drives import SCHEMA, TAG, TOPICS, rows_of
 
@@ -47,6 +48,8 @@ def main(seconds: float, seed: int) -> None:
                 doomed = finalized.pop(generator.randrange(len(finalized)))
                 lake.sequences.delete(doomed)
                 deleted.append(doomed)
+            if generator.random() < 0.4:
+                run_compaction(lake.database, lake.table_files, lake.committer, lake.settings)
             if generator.random() < 0.4:
                 cycles += run_cleanup_cycle(lake.database, lake.table_files, lake.committer, lake.settings) is not None
             lake.maintenance.run_pending()

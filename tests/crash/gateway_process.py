@@ -27,11 +27,11 @@ class GatewayProcess:
             **os.environ,
             "LAKEHOUSE_HOME": str(home),
             "MOSAICOD_DB_URL": database_url,
-            **variables,
             "LAKEHOUSE_CRASH_FILE": str(self._crash_file),
             # Small chunks: an upload closes several files.
             "MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES": str(256 * 1024),
             "MOSAICOD_PARQUET_IN_MEMORY_ENCODING_BUFFER_SIZE": str(1 << 20),
+            **variables,
         }
         arguments = ("run", "--port", str(self.port))
         self.process = ForkedProgram("lakehouse.cli.main", *arguments, environment=environment, output=self.log)

@@ -2,8 +2,9 @@
 
 On local files the others are programs of the catalog; on S3 they are Dagster code locations, each with an own instance.
 
-Whatever order things happen in: acknowledged data is there, sessions are visible wholly or not at all, deleted names
-show nothing, every reader agrees, and no process takes more connections than it may.
+Whatever order things happen in: acknowledged data is there, sessions are visible wholly or not at all (an observer
+looks while it happens), deleted names show nothing, every reader agrees, a query finds what a full scan finds, a later
+cleanup takes nothing that is needed, and no process takes more connections than it may.
 """
 
 import json
@@ -19,12 +20,17 @@ from pathlib import Path
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.flight as flight
 import pytest
 from sqlalchemy import make_url
 
+from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
+from lakehouse.catalog.maintenance.cleanup import CleanupReport, run_cleanup_cycle
+from lakehouse.catalog.settings import Settings
 from tests.crash.gateway_process import GatewayProcess
+from tests.crash.observer import Observer
 from tests.crash.small_drives import MESSAGES_PER_RECORDING, TAG, TOPICS, rows_in_iceberg, rows_of
 from tests.warehouses import environment as as_environment
 from tests.warehouses import store_settings
@@ -32,6 +38,10 @@ from tests.warehouses import store_settings
 SEED = 20_261_127
 BUSY_SECONDS = 4.0
 POOL = 3
+SNAPSHOT_MIN_AGE_S = 10
+DAYS_LATER_NS = 5 * 86_400 * 10**9
+# Not every topic has such a value.
+HIGH = 3.0
 DIED = (pa.ArrowException, flight.FlightError, OSError)
 
 
@@ -52,9 +62,13 @@ class Fleet:
 
     def __init__(self, start: Callable[[], GatewayProcess]) -> None:
         self._start = start
-        with ThreadPoolExecutor(2) as pool:
-            self.gateways = list(pool.map(lambda _: start(), range(2)))
+        self.gateways: list[GatewayProcess] = []
+        self.start()
         self._replaced = threading.Lock()
+
+    def start(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            self.gateways = list(pool.map(lambda _: self._start(), range(2)))
 
     def kill_first(self) -> None:
         with self._replaced:
@@ -141,7 +155,8 @@ def settings(
         "MOSAICOD_CLEANUP_TIME_INTERVAL": "2",
         "MOSAICOD_CLEANUP_RETENTION_DURATION": "0",
         "LAKEHOUSE_SNAPSHOTS_TO_KEEP": "5",
-        "LAKEHOUSE_SNAPSHOT_MIN_AGE": "10",
+        "LAKEHOUSE_SNAPSHOT_MIN_AGE": str(SNAPSHOT_MIN_AGE_S),
+        "LAKEHOUSE_COMPACTION_MIN_FILES": "2",
     }
     if request.param == "s3":
         stored = store_settings(request, "s3")
@@ -154,7 +169,9 @@ def settings(
 
 @pytest.mark.slow
 def test_several_of_everything_keep_every_promise(tmp_path: Path, postgres_url: str, settings: dict[str, str]) -> None:
-    fleet = Fleet(lambda: GatewayProcess(tmp_path, postgres_url))
+    # A topic makes two or three files, so that there is something to compact.
+    fleet = Fleet(lambda: GatewayProcess(tmp_path, postgres_url, MOSAICOD_MAX_CHUNK_SIZE_IN_BYTES="2048"))
+    observer = Observer(tmp_path, settings, SNAPSHOT_MIN_AGE_S)
     other = "dagster_process" if "store_bucket" in settings else "busy_process"
     command = [sys.executable, "-m", f"tests.crash.{other}", str(BUSY_SECONDS)]
     busy = [subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE) for seed in (1, 2)]
@@ -182,25 +199,52 @@ def test_several_of_everything_keep_every_promise(tmp_path: Path, postgres_url: 
             checked(client, fleet, number % 2, f"client-{number}", stopped, journal)
             for number, journal in enumerate(journals)
         ]
+        watching = checked(observer.watch, stopped)
         time.sleep(random.Random(SEED).uniform(0.0, 2.0))
         fleet.kill_first()
-        reports = [json.loads(process.communicate(timeout=240)[0]) for process in busy]
+        reports = [json.loads(process.communicate(timeout=480)[0]) for process in busy]
         assert [process.returncode for process in busy] == [0, 0]
         stopped.set()
-        for thread in clients:
+        for thread in [*clients, watching]:
             thread.join()
         watched_enough.set()
         watcher.join()
         assert failures == []
+        assert "dagster" not in other or sum(report["compacted"] for report in reports) > 0
+        assert observer.instants > 1
+        assert observer.most_sequences > 1
+        # Nobody else is there days later: with their clocks, what they write right then would be old.
+        fleet.stop()
+        clean_up_days_later(tmp_path, settings)
+        fleet.start()
         check(fleet.current(0), fleet.current(1), journals, reports, tmp_path, settings)
+        observer.look_once().check()
     finally:
         stopped.set()
         watched_enough.set()
         for process in busy:
             process.kill()
         fleet.stop()
-    # Two gateways, two processes, and for a moment what the killed gateway left behind.
-    assert max(seen) <= 5 * POOL
+    # Two gateways, two processes, and for a moment what the killed gateway left behind; and the observer.
+    assert max(seen) <= 5 * POOL + 1
+
+
+def clean_up_days_later(home: Path, settings: dict[str, str]) -> None:
+    """Whatever the storm left behind is old enough to go."""
+
+    def clean(lake: Lakehouse) -> CleanupReport:
+        def later() -> int:
+            return time.time_ns() + DAYS_LATER_NS
+
+        arguments = (lake.database, lake.table_files, lake.committer, lake.settings)
+        report = run_cleanup_cycle(*arguments, now_ns=later)
+        assert report is not None
+        return report
+
+    with Lakehouse.open(Settings.load(home=home, **settings)) as lake:
+        first, second = clean(lake), clean(lake)
+    assert first.orphans.purged > 0, "files of deleted sequences and of uploads that broke off"
+    assert second.orphans.orphans == 0
 
 
 def check(
@@ -229,6 +273,13 @@ def check(
         assert rows[0].equals(rows[1])
 
     in_iceberg = rows_in_iceberg(home, settings)
+    full_scan = {f"{name}/{path}" for (name, path), rows in in_iceberg.items() if pc.max(rows["x"]).as_py() > HIGH}
+    for gateway in (one, other):
+        found = gateway.action("query", ontology={f"{TAG}.x": {"$gt": HIGH}})
+        assert found is not None
+        locators = {topic["locator"] for item in found["items"] for topic in item["topics"]}
+        # Queries find topics of open sessions too.
+        assert full_scan <= locators <= full_scan | {f"{name}/{path}" for name in uploaded for path in TOPICS}
     for name in finalized | (perhaps_deleted & names[0]):
         for path, gateway in zip(TOPICS, (one, other), strict=True):
             expected = rows_of(name, path)
