@@ -48,8 +48,10 @@ class RecordingWarehouse(Warehouse):
     streams: list[pa.NativeFile] = field(default_factory=list)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(LocalFileSystem(), directory.as_uri())
+    def __init__(self, storage: Path | Warehouse) -> None:
+        """A directory, or what another warehouse is in."""
+        warehouse = Warehouse(LocalFileSystem(), storage.as_uri()) if isinstance(storage, Path) else storage
+        super().__init__(warehouse._file_system, warehouse.uri, warehouse._object_store)
         self.forget()
 
     def forget(self) -> None:
@@ -66,6 +68,15 @@ class RecordingWarehouse(Warehouse):
         content = super().read(uri)
         self.opened.append(uri)
         return content
+
+    def read_range(self, uri: str, start: int, stop: int) -> bytes:
+        self.opened.append(uri)
+        self.ranges.append((uri, start, stop))
+        return super().read_range(uri, start, stop)
+
+    def read_tail(self, uri: str, length: int) -> tuple[bytes, int]:
+        self.opened.append(uri)
+        return super().read_tail(uri, length)
 
     @property
     def open_streams(self) -> int:

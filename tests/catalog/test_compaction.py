@@ -40,13 +40,14 @@ from tests.catalog.query.odd_rows import TAG as ODD
 from tests.catalog.query.odd_rows import make_condition, make_rows, to_batch
 from tests.catalog.scattered_lake import DAY_NS, START_NS, ScatteredLake, as_texts, disordered, in_order
 from tests.s3_server import S3Server
+from tests.warehouses import on_both_kinds
 
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[ScatteredLake]:
-    with ScatteredLake(tmp_path) as opened:
+def lake(tmp_path: Path, store: dict[str, str]) -> Iterator[ScatteredLake]:
+    with ScatteredLake(tmp_path, store=store) as opened:
         yield opened
 
 
@@ -118,6 +119,7 @@ def test_files_in_an_object_store_are_compacted_alike(tmp_path: Path, s3: S3Serv
         assert lake.rows(topic) == before
 
 
+@on_both_kinds
 def test_foreign_engines_see_the_same_rows_in_a_snapshot_that_only_replaces(lake: ScatteredLake) -> None:
     topic = lake.store("drive", disordered())
     other = lake.store("other", in_order())
@@ -175,6 +177,7 @@ def entry(lake: ScatteredLake, sequence: str) -> object:
     return task.file
 
 
+@on_both_kinds
 def test_days_sequences_and_topics_stay_apart(lake: ScatteredLake) -> None:
     batches = [*in_order(count=10, start_ns=START_NS), *in_order(count=10, start_ns=START_NS + DAY_NS)]
     topic = lake.store("drive", batches)
@@ -225,6 +228,7 @@ def test_one_compaction_at_a_time(lake: ScatteredLake) -> None:
 
 
 class TestBesideOthers:
+    @on_both_kinds
     def test_a_tagged_snapshot_keeps_its_files_and_others_go_after_their_retention(self, lake: ScatteredLake) -> None:
         topic = lake.store("drive", disordered())
         loose = lake.store("loose", disordered(), path="loose")
@@ -249,6 +253,7 @@ class TestBesideOthers:
         assert repr(after.sort_by("number").to_pylist()) == repr(before.sort_by("number").to_pylist())
         assert lake.rows(topic) == rows
 
+    @on_both_kinds
     def test_a_read_that_began_before_ends_after(self, lake: ScatteredLake) -> None:
         topic = lake.store("drive", in_order(count=60))
         expected = lake.rows(topic)

@@ -46,9 +46,12 @@ from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.reading.topic_reader import WindowInfo
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import TimeInterval, TimeWindow
 from tests.catalog.hand_written_topics import SCHEMA, RecordingWarehouse, rows_at
+from tests.warehouses import BOTH
 
+WAREHOUSES = BOTH
 PATH = "sensors/front"
 
 
@@ -100,24 +103,25 @@ class Recordings:
 
 
 @contextmanager
-def open_recordings(directory: Path, database_url: str) -> Iterator[Recordings]:
-    (directory / "warehouse").mkdir()
+def open_recordings(directory: Path, database_url: str, store: dict[str, str]) -> Iterator[Recordings]:
     database = Database(database_url)
     migrate(database)
-    warehouse = RecordingWarehouse(directory / "warehouse")
-    settings = Settings.load(home=directory, db_url=database_url, store_endpoint="")
+    settings = Settings.load(home=directory, db_url=database_url, **store)
+    warehouse = RecordingWarehouse(Warehouse.open(settings))
     with Lakehouse(settings, database, warehouse) as lakehouse:
         yield Recordings(lakehouse, warehouse)
 
 
 @pytest.fixture
-def recordings(tmp_path: Path) -> Iterator[Recordings]:
-    with open_recordings(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}") as opened:
+def recordings(tmp_path: Path, store: dict[str, str]) -> Iterator[Recordings]:
+    with open_recordings(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}", store) as opened:
         yield opened
 
 
-def test_open_and_finalized_sessions_read_the_same_on_both_databases(tmp_path: Path, database_url: str) -> None:
-    with open_recordings(tmp_path, database_url) as recordings:
+def test_open_and_finalized_sessions_read_the_same_on_both_databases(
+    tmp_path: Path, database_url: str, store: dict[str, str]
+) -> None:
+    with open_recordings(tmp_path, database_url, store) as recordings:
         lake, locator = recordings.lakehouse, TopicLocator("a", PATH)
         lake.sequences.create("a", {})
         session = lake.sessions.create("a")
@@ -202,11 +206,11 @@ class TestOurOwnTables:
     def test_a_damaged_manifest_is_a_storage_error_without_paths(self, recordings: Recordings) -> None:
         topic = recordings.record("a", [1])
         (manifest,) = recordings.table(topic).current_snapshot().manifests(recordings.table(topic).io)  # type: ignore[union-attr]
-        path = Path(manifest.manifest_path.removeprefix("file://"))
-        content = path.read_bytes()
+        content = recordings.warehouse.read(manifest.manifest_path)
         # In the middle of an entry, and where what is left looks like a manifest without entries.
         for kept in (len(content) - 40, ContainerFile(content).first_block):
-            path.write_bytes(content[:kept])
+            with recordings.warehouse.open_output(manifest.manifest_path) as damaged:
+                damaged.write(content[:kept])
             with pytest.raises(StorageError) as caught:
                 recordings.index().sequence_files(recordings.location(topic), "a")
             assert "/" not in str(caught.value)
@@ -411,7 +415,8 @@ def rewrite(
     rows = scan.to_arrow().cast(schema_to_pyarrow(table.schema()))
     rows = rows if without is None else rows.drop_columns([without])
     path = f"{table.location()}/data/00000-0-{uuid.uuid4()}.parquet"
-    pq.write_table(shuffled(rows) if shuffle else rows, path.removeprefix("file://"), **parquet_options)
+    with table.io.new_output(path).create() as sink:
+        pq.write_table(shuffled(rows) if shuffle else rows, sink, **parquet_options)
     times = rows["timestamp_ns"].to_numpy()
     day = int(times[0] // NANOSECONDS_PER_DAY)
     new_file = DataFile.from_args(
@@ -420,7 +425,7 @@ def rewrite(
         file_format=FileFormat.PARQUET,
         partition=Record(sequence, day) if sequence is not None else Record(day),
         record_count=rows.num_rows,
-        file_size_in_bytes=Path(path.removeprefix("file://")).stat().st_size,
+        file_size_in_bytes=len(table.io.new_input(path)),
         column_sizes={1: 7},
         value_counts={3: rows.num_rows},
         null_value_counts={3: 0},
@@ -460,7 +465,8 @@ def delete_rows(
     base, identity = f"{table.location()}/metadata", uuid.uuid4()
     delete_path = f"{table.location()}/data/{identity}-deletes.parquet"
     rows = pa.table({"file_path": [target.file_path] * len(positions), "pos": pa.array(positions, pa.int64())})
-    pq.write_table(rows, delete_path.removeprefix("file://"))
+    with table.io.new_output(delete_path).create() as sink:
+        pq.write_table(rows, sink)
     delete_file = DataFile.from_args(
         content=content,
         file_path=delete_path,

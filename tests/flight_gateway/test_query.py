@@ -13,7 +13,9 @@ import pytest
 from lakehouse.flight_gateway.actions import ACTIONS
 from lakehouse.flight_gateway.authorizer import Permission
 from tests.flight_gateway.raw_client import NewTopic, RawClient, status_of
+from tests.warehouses import BOTH
 
+WAREHOUSES = BOTH
 _numbers = itertools.count()
 POINT = pa.struct([("x", pa.float64()), ("y", pa.float64())])
 SCHEMA = pa.schema(

@@ -26,7 +26,9 @@ from mosaicolabs.query.generation.internal import _QueryableList
 
 from lakehouse.ontology.registry import OntologyModel, load_models
 from tests.flight_gateway.raw_client import RawClient
+from tests.warehouses import BOTH
 
+WAREHOUSES = BOTH
 SEQUENCE = "everything"
 NUMBER, FRACTION, TEXT = 5, 2.5, "m"
 

@@ -29,7 +29,9 @@ from mosaicolabs import (
 from pyarrow import ArrowInvalid
 
 from tests.flight_gateway.conftest import Served
+from tests.warehouses import BOTH
 
+WAREHOUSES = BOTH
 MILLISECOND = 1_000_000
 
 

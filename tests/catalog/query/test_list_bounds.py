@@ -28,7 +28,9 @@ from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.settings import Settings
 from tests.catalog.hand_written_topics import RecordingWarehouse
 from tests.catalog.test_skip_index import rewrite
+from tests.warehouses import BOTH, scan_iceberg, store_settings
 
+WAREHOUSES = BOTH
 LONG = "the same twenty-odd characters, "
 PART = pa.struct([("v", pa.int64()), ("name", pa.string())])
 SCHEMA = pa.schema(
@@ -67,9 +69,8 @@ def arm_rows(number: int) -> list[dict[str, Any]]:
 class ListLake:
     """A lake of drives with one topic each, and what a query to a lake just opened does."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.lakehouse = Lakehouse.open(Settings.load(home=home, db_url="", store_endpoint=""))
+    def __init__(self, home: Path, store: dict[str, str]) -> None:
+        self.lakehouse = Lakehouse.open(Settings.load(home=home, db_url="", **store))
 
     def record(self, tag: str, number: int) -> None:
         sequence = f"{tag}-{number}"
@@ -90,7 +91,7 @@ class ListLake:
         """Sequences with a match, and how many data files were opened for that, with nothing cached."""
         outcomes = []
         for few_candidates, explanation in ((1000, None), (-1, None), (1000, Explanation())):
-            warehouse = RecordingWarehouse(self.home / "warehouse")
+            warehouse = RecordingWarehouse(self.lakehouse.warehouse)
             search = ContentSearch(self.lakehouse.database, warehouse, SkipIndex(TableFiles(warehouse)), concurrency=2)
             engine = QueryEngine(self.lakehouse.database, search, few_candidates=few_candidates)
             found = [each.name for each in engine.query({"ontology": ontology}, explanation)]
@@ -115,8 +116,10 @@ class ListLake:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ListLake]:
-    opened = ListLake(tmp_path_factory.mktemp("lists"))
+def lake(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, warehouse_kind: str
+) -> Iterator[ListLake]:
+    opened = ListLake(tmp_path_factory.mktemp("lists"), store_settings(request, warehouse_kind))
     opened.fleet("Arm")
     yield opened
     opened.lakehouse.close()
@@ -230,7 +233,7 @@ class TestOtherEngines:
                 assert not elements & {field_id for field_id, _ in of_file}
 
     def test_polars(self, lake: ListLake) -> None:
-        frame = pl.scan_iceberg(lake.table("Arm"))
+        frame = scan_iceberg(lake.table("Arm"))
         assert frame.select(pl.len()).collect().item() == DRIVES * 3
         high = frame.filter(pl.col("positions").list.max() > 450).select("sequence").collect()
         assert high["sequence"].to_list() == ["Arm-5"]
