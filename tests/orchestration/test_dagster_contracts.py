@@ -1,6 +1,9 @@
 """Contracts as an operator sees them in Dagster: reports, checks, the nightly run, and the gate before a commit."""
 
+import hashlib
+import re
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
+from lakehouse.catalog.sql.lake_sql import LakeSql
 from lakehouse.orchestration.building import build_definitions
 from lakehouse.orchestration.definitions import defs
 from lakehouse.orchestration.defs.contracts.assets import validation
@@ -326,6 +330,36 @@ def test_a_recording_that_breaks_its_contracts_is_not_committed_if_so_wished(
     assert check.passed
 
 
+def check_lineage(content: bytes, run_id: str) -> None:
+    """The documented questions tell of the file, of the run that ingested it, and of what its contracts said."""
+    text = (Path(__file__).parents[2] / "docs" / "maintenance.md").read_text()
+    came_from, judged = [each for each in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if "$.recording" in each]
+    with Lakehouse.open(Settings.load()) as lake:
+
+        def answer(question: str) -> list[dict[str, Any]]:
+            with LakeSql(lake).opened(question) as statement:
+                return [row for batch in statement.batches() for row in batch.to_pylist()]
+
+        (source,), (verdict,) = answer(came_from), answer(judged)
+    assert source == {
+        "sequence": "text",
+        "source": "text.mcap",
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "decoder": version("mosaico-lakehouse"),
+        "ingested_by": f"dagster run {run_id}",
+    }
+    assert verdict == {
+        "sequence": "text",
+        "source": "text.mcap",
+        "ingested_by": f"dagster run {run_id}",
+        "rule": "present",
+        "verdict": "failed",
+        "observed": "missing: odometry",
+        "judged_by": run_id,
+    }
+
+
 def test_a_recording_in_quarantine_is_listed_and_released_by_an_operator(
     home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +370,9 @@ def test_a_recording_in_quarantine_is_listed_and_released_by_an_operator(
     write_mcap(path, [string_channel("/text", texts(4))])
     config = {"ops": {"ingestion": {"config": {"recordings": [str(path)]}}}}
     job = defs.resolve_job_def("ingest_recordings")
-    assert job.execute_in_process(run_config=config, instance=instance).success, "uploaded and judged, as it should be"
+    content = path.read_bytes()
+    ingested = job.execute_in_process(run_config=config, instance=instance)
+    assert ingested.success, "uploaded and judged, as it should be"
     assert instance.get_materialized_partitions(dg.AssetKey("uploaded_sessions")) == {"text"}
     assert instance.get_materialized_partitions(sequences.key) == set()
     ticked = tick(instance, quarantined_sessions_sensor)
@@ -362,6 +398,7 @@ def test_a_recording_in_quarantine_is_listed_and_released_by_an_operator(
     assert latest().passed
     tick(instance, finalized_sessions_sensor)
     assert instance.get_materialized_partitions(sequences.key) == {"text"}
+    check_lineage(content, ingested.run_id)
     again = defs.resolve_job_def("discard_sessions").execute_in_process(
         run_config={"ops": {"delete_from_quarantine": {"config": {"sessions": [entry["session"], "text:nothing"]}}}},
         instance=instance,

@@ -190,7 +190,12 @@ def test_a_different_recording_of_a_taken_name_is_rejected(home: Path, instance:
     _write_other_recording(home / "drop" / RECORDING.name)
     (result,) = launch(instance, tick(instance))
     assert not result.success
-    assert "already exists" in (home / "drop" / "rejected" / f"{RECORDING.name}.reason.txt").read_text()
+    changed = "the content of 'city_drive.mcap' has changed since"
+    assert changed in (home / "drop" / "rejected" / f"{RECORDING.name}.reason.txt").read_text()
+    # Where operators look: in what is in quarantine, and in the failure of the run.
+    assert changed in metadata_of(instance, "quarantined_recordings")["reason"]
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert changed in str(failure.step_failure_data)
     assert rows_in_lake("city_drive") == ROWS
 
 

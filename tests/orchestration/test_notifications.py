@@ -1,6 +1,7 @@
 """Failure is loud: a failed run is told to a real web server, once, with the reason."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +14,7 @@ import pytest
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.settings import Settings
 from lakehouse.orchestration.definitions import defs
+from lakehouse.orchestration.defs.notifications import notifiers
 from lakehouse.orchestration.defs.notifications.notifiers import Notice, WebhookNotifier
 from lakehouse.orchestration.defs.notifications.sensors import run_failure_notifications
 from lakehouse.orchestration.defs.quarantine.checks import quarantined_sessions_sensor
@@ -65,10 +67,15 @@ def serving(receiver: Receiver) -> Iterator[Receiver]:
 
 
 def test_a_failed_run_is_told_with_its_reason_and_a_link(
-    embedded_home: Path, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    embedded_home: Path,
+    instance: dg.DagsterInstance,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("LAKEHOUSE_NOTIFY_WEBHOOK", receiver.url)
     monkeypatch.setenv("LAKEHOUSE_DAGSTER_URL", "http://ui:3000")
+    caplog.set_level(logging.ERROR, notifiers.__name__)
     (embedded_home / "drop" / "bad.mcap").write_bytes(b"this is no recording")
     config = {"ops": {"ingestion": {"config": {"recordings": [str(embedded_home / "drop" / "bad.mcap")]}}}}
     result = defs.resolve_job_def("ingest_recordings").execute_in_process(
@@ -86,6 +93,10 @@ def test_a_failed_run_is_told_with_its_reason_and_a_link(
     (told,) = receiver.received
     assert told["job"] == "ingest_recordings"
     assert "bad.mcap" in told["text"]
+    # The log has it whether or not there is a webhook.
+    (line,) = [record for record in caplog.records if record.name == notifiers.__name__]
+    assert line.levelno == logging.ERROR
+    assert all(text in line.getMessage() for text in ("ingest_recordings", "bad.mcap"))
     assert told["url"] == f"http://ui:3000/runs/{result.run_id}"
 
 
