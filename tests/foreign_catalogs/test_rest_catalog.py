@@ -1,7 +1,6 @@
 """Tables in a real Iceberg REST catalog: the same lake, wholly visible or not at all, also after `kill -9`."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.sql.lake_sql import LakeSql
 from tests.catalog.small_lake import child_environment
 from tests.forked import ForkedProgram
-from tests.rebuild.test_rebuild import record
+from tests.rebuild.test_rebuild import lose_database, record
 from tests.rebuild.visible import differences, served, visible
 from tests.rest_catalog_server import WAREHOUSE, RestCatalogServer, rest_catalog_server
 from tests.s3_server import S3Server
@@ -46,28 +45,36 @@ def server(s3: S3Server) -> Iterator[RestCatalogServer]:
 class ForeignLake:
     """A lake whose tables are in a catalog of their own; `together`: which commits to several of them at once."""
 
-    def __init__(self, server: RestCatalogServer, home: Path, together: bool) -> None:
+    def __init__(self, server: RestCatalogServer, home: Path, together: bool, database_url: str = "") -> None:
         self.server = server
         self.home = home
+        self.database_url = database_url
         self.catalog = server.new_catalog()
         self.together = "always" if together else "never"
 
     @property
     def settings(self) -> Settings:
         options: dict[str, Any] = self.server.settings(self.catalog)
-        return Settings.load(home=self.home, db_url="", catalog_multi_table_commit=self.together, **options)
+        return Settings.load(
+            home=self.home, db_url=self.database_url, catalog_multi_table_commit=self.together, **options
+        )
 
     def open(self) -> Lakehouse:
         return Lakehouse.open(self.settings)
 
-    def killed_at(self, step: str, command: str, sequence: str) -> None:
+    def start(self, *arguments: str, crash_at: str = "") -> ForkedProgram:
         environment = {
-            **child_environment(step),
+            **child_environment(crash_at),
             **self.server.environment(self.catalog),
             "LAKEHOUSE_HOME": str(self.home),
+            "MOSAICOD_DB_URL": self.database_url,
             "LAKEHOUSE_CATALOG_MULTI_TABLE_COMMIT": self.together,
         }
-        process = ForkedProgram("tests.rebuild.finalizing_process", command, sequence, environment=environment)
+        output = self.home / f"process-{len(list(self.home.glob('process-*')))}.log"
+        return ForkedProgram("tests.rebuild.finalizing_process", *arguments, environment=environment, output=output)
+
+    def killed_at(self, step: str, command: str, sequence: str) -> None:
+        process = self.start(command, sequence, crash_at=step)
         assert process.wait(120) == -signal.SIGKILL, f"{step} was not reached"
 
     def engine(self) -> RestCatalog:
@@ -94,9 +101,12 @@ class ForeignLake:
         return sorted(names)
 
 
-@pytest.fixture(params=[True, False], ids=["together", "one-by-one"])
+@pytest.fixture(params=[("together", "sqlite"), ("one-by-one", "postgresql")], ids="-".join)
 def lake(request: pytest.FixtureRequest, server: RestCatalogServer, tmp_path: Path) -> ForeignLake:
-    return ForeignLake(server, tmp_path, request.param)
+    """Both ways to commit, and both databases beside the catalog."""
+    way, database = request.param
+    url = request.getfixturevalue("postgres_url") if database == "postgresql" else ""
+    return ForeignLake(server, tmp_path, way == "together", url)
 
 
 @pytest.fixture
@@ -124,8 +134,8 @@ def test_a_lake_lives_in_a_rest_catalog_and_survives_its_database(lake: ForeignL
         before = visible(port)
         assert before["rows drive/a"].num_rows == 4
         assert len(before["query 5"]["items"]) == 1
-    for file in lake.home.glob("lakehouse.db*"):
-        file.unlink()
+        database = lakehouse.database
+    lose_database(lake.settings, database)
     with pytest.raises(ConfigurationError, match="lakehouse rebuild"):
         lake.open()
     with Lakehouse.open(lake.settings, may_be_lost=True) as lakehouse:
@@ -134,13 +144,30 @@ def test_a_lake_lives_in_a_rest_catalog_and_survives_its_database(lake: ForeignL
         assert differences(before, visible(port)) == []
 
 
-@pytest.mark.parametrize("step", ["announcement:after", "table-commit:after:2", "control-plane-write:before"])
-def test_a_finalize_that_was_killed_is_carried_through_once(one_by_one: ForeignLake, step: str) -> None:
-    with one_by_one.open() as lakehouse:
+@pytest.mark.parametrize(
+    ("together", "step"),
+    [
+        (False, "announcement:after"),
+        (False, "table-commit:after:2"),
+        (False, "control-plane-write:before"),
+        (True, "table-commit:before"),
+        (True, "table-commit:after"),
+    ],
+)
+def test_a_finalize_that_was_killed_is_carried_through_once(
+    server: RestCatalogServer, tmp_path: Path, together: bool, step: str
+) -> None:
+    lake = ForeignLake(server, tmp_path, together)
+    with lake.open() as lakehouse:
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "a", "b", finalize=False)
-    one_by_one.killed_at(step, "finalize", "drive")
-    with one_by_one.open() as lakehouse:
+    lake.killed_at(step, "finalize", "drive")
+    if together:
+        # Whoever reads the tables alone sees all of the session or nothing, before anybody has carried it through.
+        rows = [4, 4, 2, 1] if step == "table-commit:after" else [0, 0, 0, 0]
+        tables = ("plain.a", "plain.b", "mosaico.topics", "mosaico.sessions")
+        assert [len(lake.engine_rows(table)) for table in tables] == rows
+    with lake.open() as lakehouse:
         (session,) = lakehouse.recovery.interrupted()
         assert session.state is SessionState.COMMITTING
         # Our doors go on reading the recorded files: all of them, each row once.
@@ -151,41 +178,39 @@ def test_a_finalize_that_was_killed_is_carried_through_once(one_by_one: ForeignL
         assert lakehouse.recovery.interrupted() == []
         assert [rows_read(lakehouse, "drive", path) for path in "ab"] == [4, 4]
     for identifier, count in {"plain.a": 4, "plain.b": 4, "mosaico.topics": 2, "mosaico.sessions": 1}.items():
-        assert one_by_one.engine_rows(identifier) == ["drive"] * count
-    assert one_by_one.engine_rows("mosaico.sequences") == ["drive"]
+        assert lake.engine_rows(identifier) == ["drive"] * count
+    assert lake.engine_rows("mosaico.sequences") == ["drive"]
 
 
-def test_a_deletion_that_was_killed_is_carried_through_before_the_name_is_used_again(one_by_one: ForeignLake) -> None:
-    with one_by_one.open() as lakehouse:
+@pytest.mark.parametrize(("together", "step"), [(False, "table-commit:after:2"), (True, "table-commit:after")])
+def test_a_deletion_that_was_killed_is_carried_through_before_the_name_is_used_again(
+    server: RestCatalogServer, tmp_path: Path, together: bool, step: str
+) -> None:
+    lake = ForeignLake(server, tmp_path, together)
+    with lake.open() as lakehouse:
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "a", "b")
-    one_by_one.killed_at("table-commit:after:2", "delete", "drive")
-    with one_by_one.open() as lakehouse:
+    lake.killed_at(step, "delete", "drive")
+    with lake.open() as lakehouse:
         assert lakehouse.sequences.names() == []
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "b")
         assert rows_read(lakehouse, "drive", "b") == 4
         assert lakehouse.recovery.resume_all() == 0
-    assert one_by_one.engine_rows("plain.a") == []
-    assert one_by_one.engine_rows("plain.b") == ["drive"] * 4
-    assert one_by_one.engine_rows("mosaico.topics") == ["drive"]
+    assert lake.engine_rows("plain.a") == []
+    assert lake.engine_rows("plain.b") == ["drive"] * 4
+    assert lake.engine_rows("mosaico.topics") == ["drive"]
 
 
-def test_two_processes_finalize_at_once_and_one_resumes_what_the_other_does(lake: ForeignLake) -> None:
-    with lake.open() as one, lake.open() as other:
+def test_two_processes_finalize_at_once_and_a_third_resumes_what_they_do(lake: ForeignLake) -> None:
+    with lake.open() as one:
         for name in ("x", "y"):
             one.sequences.create(name, {})
             record(one, name, "a", "b", finalize=False)
-        (x,), (y,) = (one.sequences.describe(name).sessions for name in ("x", "y"))
-        work = [
-            threading.Thread(target=one.sessions.finalize, args=[x.uuid]),
-            threading.Thread(target=other.sessions.finalize, args=[y.uuid]),
-            threading.Thread(target=other.recovery.resume_all),
-        ]
-        for thread in work:
-            thread.start()
-        for thread in work:
-            thread.join()
+        meeting = ("3", str(lake.home / "meeting"))
+        work = [lake.start(*each, *meeting) for each in (("finalize", "x"), ("finalize", "y"), ("resume", ""))]
+        for process in work:
+            assert process.wait(120) == 0, process.written()
         assert one.recovery.interrupted() == []
         assert [rows_read(one, name, path) for name in "xy" for path in "ab"] == [4] * 4
     assert lake.engine_rows("plain.a") == lake.engine_rows("plain.b") == ["x"] * 4 + ["y"] * 4
