@@ -66,6 +66,8 @@ def s3() -> Iterator[S3Server]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Modules may say with `WAREHOUSES` which storage they run on (tests/warehouses.py); all others run on files."""
     kinds = getattr(metafunc.module, "WAREHOUSES", None)
+    if any(mark.args[0] == "warehouse_kind" for mark in metafunc.definition.iter_markers("parametrize")):
+        return  # the test says it for itself
     if kinds and kinds != BY_DATABASE and "warehouse_kind" in metafunc.fixturenames:
         metafunc.parametrize("warehouse_kind", kinds, scope="module")
 

@@ -2,7 +2,8 @@
 
 A module of tests that runs on both says so: `WAREHOUSES = BOTH` runs each test twice; `WAREHOUSES = BY_DATABASE` pairs
 storage with the database that a test has anyway, SQLite with files and PostgreSQL with S3, which costs no second run.
-In other modules `@on_both_kinds` runs one test of many on both.
+In other modules `@on_both_kinds` runs one test of many on both; in these, `@only_on_files` spares a test that has
+nothing to do with storage.
 """
 
 import polars as pl
@@ -14,6 +15,7 @@ from tests.s3_server import S3Server
 BOTH = ["files", "s3"]
 BY_DATABASE = ["by_database"]
 on_both_kinds = pytest.mark.parametrize("warehouse_kind", BOTH)
+only_on_files = pytest.mark.parametrize("warehouse_kind", ["files"], scope="module")
 
 
 def store_settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:

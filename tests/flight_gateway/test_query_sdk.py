@@ -29,7 +29,7 @@ from mosaicolabs import (
 from pyarrow import ArrowInvalid
 
 from tests.flight_gateway.conftest import Served
-from tests.warehouses import BOTH
+from tests.warehouses import BOTH, only_on_files
 
 WAREHOUSES = BOTH
 MILLISECOND = 1_000_000
@@ -232,6 +232,7 @@ def run_official_command(served: Served, home: Path, *arguments: str, piped: str
     return done.stdout
 
 
+@only_on_files
 @pytest.mark.parametrize(
     ("arguments", "shown", "hidden"),
     [
@@ -251,6 +252,7 @@ def test_the_command_line_of_the_client_lists(
     assert [text for text in hidden if text in output] == []
 
 
+@only_on_files
 def test_the_command_line_of_the_client_pipes_what_it_lists(
     fleet: MosaicoClient, served: Served, tmp_path: Path
 ) -> None:
