@@ -5,7 +5,7 @@ import pytest
 
 from lakehouse.catalog.errors import ChangedTableError
 from tests.engines.conftest import WRITERS
-from tests.engines.engines_under_test import DuckDB, WritingEngine
+from tests.engines.engines_under_test import DuckDB, Polars, WritingEngine
 from tests.engines.shared_lake import NOON_NS, ROWS, SharedLake, fresh_name, imu_rows
 
 SPARK = [each for each in WRITERS if each.values[0] == ("spark", "production")]
@@ -35,7 +35,7 @@ def test_a_table_of_format_version_3_is_read_rightly_whatever_is_deleted_from_it
         assert names[0] not in lake.find("IMU.acceleration.y", "$between", [-1.0, lowest - 0.001])
         assert names[0] in lake.find("IMU.acceleration.y", "$between", [lowest, lowest + 0.001])
         counts = f"SELECT count(*), min(acceleration.y) FROM {table} WHERE sequence = '{names[0]}'"
-        for reader in (engine, duckdb):
+        for reader in (engine, duckdb, Polars(lake)):
             assert reader.rows(counts) == [(kept.num_rows, lowest)], reader.name
 
     engine.rows(f"ALTER TABLE {table} SET TBLPROPERTIES ('format-version' = '3')")
