@@ -265,6 +265,25 @@ def test_a_data_file_that_cannot_be_read_fails_its_topic_and_no_other(lake: Lake
     results.record(lake, report)
 
 
+def test_columns_that_another_engine_changes_are_judged_by_their_uploaded_names_or_missed(
+    lake: Lakehouse, judge: Judge
+) -> None:
+    record_sequence(lake, "a", {"renamed": ("IMU", damaged_imu()), "dropped": ("IMU", imu_table(imu_rows(50)))})
+    before = {rule for subject, rule in broken(validate(lake, judge)) if subject == "a/renamed"}
+    catalog = open_sql_catalog(lake.database, lake.warehouse)
+    with catalog.load_table("imu.renamed").update_schema() as change:
+        change.rename_column("acceleration.x", "ahead")
+        change.rename_column("acceleration", "felt")
+    with catalog.load_table("imu.dropped").update_schema() as change:
+        change.delete_column("acceleration")
+    catalog.close()
+    found = broken(validate(lake, judge))
+    assert "acceleration_magnitude" in before
+    assert {rule for subject, rule in found if subject == "a/renamed"} == before
+    assert {rule for subject, rule in found if subject == "a/dropped"} == {"readable"}
+    assert "column 'acceleration' was dropped" in found["a/dropped", "readable"].observed
+
+
 def test_what_cannot_be_read_for_now_is_not_judged(lake: Lakehouse, judge: Judge) -> None:
     tf = ("FrameTransform", transforms([("map", "odom")]))
     record_sequence(lake, "a", {"imu": ("IMU", imu_table(imu_rows(50))), "tf": tf})
