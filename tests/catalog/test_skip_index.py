@@ -33,7 +33,7 @@ from pyiceberg.types import DoubleType, LongType
 
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import migrate
-from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.errors import ChangedTableError, StorageError
 from lakehouse.catalog.iceberg.avro_encoding import ContainerFile
 from lakehouse.catalog.iceberg.data_files import NANOSECONDS_PER_DAY
 from lakehouse.catalog.iceberg.file_cache import FileCache
@@ -369,6 +369,20 @@ class TestOtherEngines:
         with pytest.raises(StorageError, match="cannot be read"):
             list(recordings.lakehouse.reader.read(topic))
 
+    def test_rows_that_are_deleted_from_the_metadata_are_no_rows_of_ours_to_rewrite(
+        self, recordings: Recordings
+    ) -> None:
+        for name in ("a", "b"):
+            recordings.record(name, [1, 2])
+        catalog = open_sql_catalog(recordings.lakehouse.database, recordings.lakehouse.warehouse)
+        delete_rows(catalog.load_table("mosaico.topics"), "a", positions=[0])
+        with pytest.raises(ChangedTableError, match=r"single rows of table mosaico\.topics were deleted"):
+            recordings.lakehouse.sequences.delete("b")
+        recordings.lakehouse.maintenance.run(["mosaico.topics"])
+        assert catalog.load_table("mosaico.topics").scan().to_arrow()["sequence"].to_pylist() == ["b"]
+        catalog.close()
+        assert len(recordings.read(recordings.lakehouse.topics.get(TopicLocator("b", PATH)))) == 2
+
     def test_rows_deleted_by_position_are_not_returned(self, recordings: Recordings) -> None:
         topic = recordings.record("a", list(range(100)), list(range(100, 150)))
         other = recordings.record("b", list(range(10)))
@@ -471,7 +485,7 @@ def delete_rows(
         content=content,
         file_path=delete_path,
         file_format=FileFormat.PARQUET,
-        partition=Record(*(target.partition[position] for position in range(2))),
+        partition=Record(*(target.partition[position] for position in range(len(table.spec().fields)))),
         record_count=len(positions),
         file_size_in_bytes=1,
         equality_ids=[3] if content == DataFileContent.EQUALITY_DELETES else None,

@@ -15,7 +15,7 @@ from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import METADATA_PROPERTY
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark_anew, metadata_files_marked_before, unmark
-from lakehouse.catalog.errors import LakehouseError, StorageError
+from lakehouse.catalog.errors import ChangedTableError, LakehouseError, StorageError
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord
 from lakehouse.catalog.iceberg.row_changes import merge_row_files, stage_merged_rows
 from lakehouse.catalog.iceberg.staging import SnapshotBuilder, StagedTable
@@ -170,7 +170,12 @@ class Upkeep:
         base = self.document(identifier)
         if base is None or METADATA_PROPERTY not in base.properties:
             return 0
-        rows = merge_row_files(self._files, base)
+        try:
+            rows = merge_row_files(self._files, base)
+        except ChangedTableError as error:
+            # Its manifests and snapshots are looked after all the same.
+            logger.warning("files of table %s are not merged: %s", identifier, error)
+            return 0
         if rows is None:
             return 0
         self._files.warehouse.make_durable(rows.merged.file_path)
