@@ -29,10 +29,19 @@ def mark_anew(connection: Connection, uris: Iterable[str], at_ns: int) -> None:
     mark(connection, pending, at_ns)
 
 
-def unmark(connection: Connection, uris: Iterable[str]) -> None:
-    """Forget marks: the files are gone, or in use again."""
+def unmark(connection: Connection, uris: Iterable[str], until_ns: int | None = None) -> None:
+    """Forget marks: the files are gone, or in use again.
+
+    Args:
+        connection: Any transaction.
+        uris: Whose marks.
+        until_ns: Leave those that are younger (Unix nanoseconds): somebody has left the files behind since.
+    """
     for batch in _batches(sorted(set(uris))):
-        connection.execute(delete(orphan_files).where(orphan_files.c.path.in_(batch)))
+        statement = delete(orphan_files).where(orphan_files.c.path.in_(batch))
+        if until_ns is not None:
+            statement = statement.where(orphan_files.c.marked_at_ns <= until_ns)
+        connection.execute(statement)
 
 
 def marked_files(connection: Connection) -> Mapping[str, int]:

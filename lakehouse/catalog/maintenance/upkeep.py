@@ -105,7 +105,7 @@ class Upkeep:
             return result
         result = replace(result, row_compactions=self._merge_rows(identifier))
         result = replace(result, manifest_merges=self._attempt(identifier, lambda b: self._merge(identifier, b)))
-        return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns()))
+        return replace(result, expired_snapshots=self._expire(identifier, removed_before_ns, now_ns))
 
     def expired(self, base: TableDocument, removed_before_ns: int, now_ns: int) -> frozenset[int]:
         """What expires so that removed rows and replaced files become unreachable; readers of the latter finish."""
@@ -128,19 +128,23 @@ class Upkeep:
             for uri in metadata_files_marked_before(connection, cutoff_ns):
                 by_location.setdefault(uri.rpartition("/metadata/")[0], set()).add(uri)
         purged = 0
-        for location, uris in by_location.items():
+        for location, marked in by_location.items():
             if limit is not None and purged >= limit:
                 break
             document = self.document(".".join(location.rsplit("/", 2)[1:]))
             # Files of dropped and renamed tables are left to the search for orphans, which looks at all tables.
             if document is None or document.location != location:
                 continue
+            # Read again after the table, as a mark may have lain on a file in use: an expiry that the table shows has
+            # marked what it left behind anew, before it was committed, and readers get their time from then on.
+            with self._database.snapshot() as connection:
+                uris = marked.intersection(metadata_files_marked_before(connection, cutoff_ns))
             unused = uris - referenced_metadata(self._files, document)
             crash_points.reach("metadata-purge:before")
             self._files.warehouse.delete(unused)
             crash_points.reach("metadata-purge:after")
             with self._database.transaction() as connection:
-                unmark(connection, uris)
+                unmark(connection, uris, cutoff_ns)
             purged += len(unused)
         return UpkeepResult(purged_metadata_files=purged)
 
@@ -188,7 +192,7 @@ class Upkeep:
         groups = groups_to_merge(self._files.manifest_list(snapshot["manifest-list"]))
         return SnapshotBuilder(self._files, identifier, base).replace_manifests(groups) if groups else None
 
-    def _expire(self, identifier: str, removed_before_ns: int | None, now_ns: int) -> int:
+    def _expire(self, identifier: str, removed_before_ns: int | None, now_ns: Callable[[], int]) -> int:
         with self._committer.exclusively():
             for _ in range(_ATTEMPTS):
                 base = self.document(identifier)
@@ -198,7 +202,7 @@ class Upkeep:
                 if len(expired) < self._slack:
                     expired = frozenset()
                 if removed_before_ns is not None:
-                    expired |= self.expired(base, removed_before_ns, now_ns)
+                    expired |= self.expired(base, removed_before_ns, now_ns())
                 log_is_long = len(base.fields.get("metadata-log") or []) > METADATA_LOG_TO_KEEP + self._keep
                 if not expired and not log_is_long:
                     return 0
@@ -208,7 +212,7 @@ class Upkeep:
                     self._files, TableDocument(location, fields)
                 )
                 staged = StagedTable(identifier, base.metadata_location, location, fields, ())
-                if self._swap(staged, left_behind, now_ns):
+                if self._swap(staged, left_behind, now_ns()):
                     return len(expired)
         return 0
 
@@ -230,19 +234,19 @@ class Upkeep:
         except CatalogConflictError:
             warehouse.discard(staged.everything)
             if left_behind and not catalog.shares_transactions:
-                self._unmark_in_use(staged.identifier, left_behind)
+                self._unmark_in_use(staged.identifier, left_behind, at_ns)
             return False
         except CatalogUncertainError as error:
             raise StorageError("the catalog failed while a table was maintained") from error
         crash_points.reach("maintenance-swap:after")
         return True
 
-    def _unmark_in_use(self, identifier: str, marked: Collection[str]) -> None:
-        """Take back marks, except those on what another maintainer has left behind meanwhile."""
+    def _unmark_in_use(self, identifier: str, marked: Collection[str], at_ns: int) -> None:
+        """Take back marks of this time, except those on what another maintainer has left behind meanwhile."""
         document = self.document(identifier)
         in_use = set() if document is None else referenced_metadata(self._files, document).intersection(marked)
         with self._database.transaction() as connection:
-            unmark(connection, in_use)
+            unmark(connection, in_use, at_ns)
 
 
 @contextmanager
