@@ -50,13 +50,17 @@ class RestCatalog:
         uri: Of the catalog, without `/v1`.
         warehouse: Its name there; may be empty.
         token: Bearer token; may be empty.
-        credential: `client_id:client_secret`; may be empty.
+        credential: `client_id:client_secret`, for which there are tokens; may be empty.
+        token_url: Who gives these.
+        scope: Of these; may be empty.
     """
 
     uri: str
     warehouse: str
     token: str = field(default="", repr=False)
     credential: str = field(default="", repr=False)
+    token_url: str = ""
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,4 +95,6 @@ def _catalog(settings: Settings) -> JdbcCatalog | RestCatalog:
         settings.catalog_warehouse,
         settings.catalog_token.get_secret_value(),
         settings.catalog_credential.get_secret_value(),
+        settings.catalog_token_url,
+        settings.catalog_scope,
     )

@@ -55,8 +55,13 @@ def _catalog_options(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
             "uri": catalog.uri,
             "warehouse": catalog.warehouse,
             "token": catalog.token,
-            "credential": catalog.credential,
         }
+        if catalog.credential:
+            options |= {
+                "credential": catalog.credential,
+                "oauth2-server-uri": catalog.token_url,
+                "scope": catalog.scope,
+            }
     else:
         options = {
             "type": "jdbc",

@@ -8,10 +8,8 @@ import argparse
 import contextlib
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 from engines import versions
 from engines.install import ensure, java_home
 from engines.lake import CATALOG_NAME, JdbcCatalog, LakeLocation, RestCatalog
+from engines.processes import ServerStartError, server_process
 from lakehouse.catalog.settings import Settings
 
 DEFAULT_PORT = 8085
@@ -37,10 +36,6 @@ _JVM_OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",
     "--add-modules=jdk.incubator.vector",
 )
-
-
-class TrinoError(Exception):
-    """The server did not start; the text ends with what it said last."""
 
 
 def trino_settings(lake: LakeLocation) -> dict[str, str]:
@@ -64,8 +59,10 @@ def trino_settings(lake: LakeLocation) -> dict[str, str]:
 
 def _catalog_settings(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
     if isinstance(catalog, RestCatalog):
-        secrets = {"token": catalog.token, "credential": catalog.credential}
-        given = {f"iceberg.rest-catalog.oauth2.{name}": secret for name, secret in secrets.items() if secret}
+        access = {"token": catalog.token}
+        if catalog.credential:
+            access = {"credential": catalog.credential, "server-uri": catalog.token_url, "scope": catalog.scope}
+        given = {f"iceberg.rest-catalog.oauth2.{name}": value for name, value in access.items() if value}
         return {
             "iceberg.catalog.type": "rest",
             "iceberg.rest-catalog.uri": catalog.uri,
@@ -102,7 +99,7 @@ def trino_server(
 
     Raises:
         InstallationError: If Java or the server are missing and cannot be had.
-        TrinoError: If it does not start.
+        ServerStartError: If it does not start.
         ValueError: If Trino cannot open such a lake.
     """
     catalogs = {name: trino_settings(each) for name, each in {CATALOG_NAME: lake, **(others or {})}.items()}
@@ -129,21 +126,17 @@ def trino_server(
             _write_properties(etc / "catalog" / f"{name}.properties", settings)
         command = [str(java), *_JVM_OPTIONS, f"-Dconfig={etc / 'config.properties'}"]
         command += ["-cp", str(home / "lib" / "*"), "io.trino.server.TrinoServer"]
-        log = Path(directory) / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=directory, stdout=output, stderr=output, preexec_fn=before_start, stdin=subprocess.DEVNULL
-            )
-        try:
-            _wait_until_ready(process, port, log)
+        with server_process(
+            "Trino",
+            command,
+            log=Path(directory) / "log",
+            is_ready=lambda: _is_started(port),
+            start_timeout_s=START_TIMEOUT_S,
+            telling=_TELLING,
+            directory=Path(directory),
+            before_start=before_start,
+        ):
             yield port
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _write_properties(path: Path, properties: dict[str, str]) -> None:
@@ -152,19 +145,9 @@ def _write_properties(path: Path, properties: dict[str, str]) -> None:
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/info", timeout=5) as answer:
-                if b'"starting":false' in answer.read():
-                    return
-        except OSError:
-            pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            telling = [line for line in log.read_text().splitlines() if _TELLING.search(line)]
-            raise TrinoError("\n".join(["Trino did not start:", *telling[-20:]]))
-        time.sleep(0.2)
+def _is_started(port: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/info", timeout=5) as answer:
+        return b'"starting":false' in answer.read()
 
 
 def query(port: int, sql: str) -> tuple[list[str], list[Sequence[object]]]:
@@ -193,7 +176,7 @@ def main() -> None:
                 f"Trino {versions.TRINO} listens on http://127.0.0.1:{port}, catalog {CATALOG_NAME}. Ctrl-C stops it."
             )
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except (TrinoError, ValueError) as error:
+    except (ServerStartError, ValueError) as error:
         sys.exit(str(error))
 
 

@@ -11,7 +11,6 @@ import re
 import secrets
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from pyarrow.fs import S3FileSystem
 
 from engines.install import ensure
+from engines.processes import server_process
 from tests.processes import die_with_parent, free_port
 
 START_TIMEOUT_S = 30
@@ -149,20 +149,17 @@ def s3_server(
             "ROOT_ACCESS_KEY": access_key,
             "ROOT_SECRET_KEY": secret_key,
         }
-        log = stack.enter_context((root / "server.log").open("ab"))
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, preexec_fn=die_with_parent(signal.SIGKILL)
+        running = server_process(
+            "the S3 server",
+            command,
+            log=root / "server.log",
+            is_ready=lambda: _is_listening(server.port),
+            start_timeout_s=START_TIMEOUT_S,
+            environment=environment,
+            before_start=die_with_parent(signal.SIGKILL),
         )
-        try:
-            _wait_until_listening(process, server.port, root / "server.log")
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        stack.enter_context(running)
+        yield server
 
 
 def _metadata_options(root: Path) -> list[str]:
@@ -179,14 +176,6 @@ def _metadata_options(root: Path) -> list[str]:
     return []
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}") from None
-            time.sleep(0.05)
-        else:
-            return
+def _is_listening(port: int) -> bool:
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    return True

@@ -130,6 +130,19 @@ class StorageError(LakehouseError, Transient):
     """The warehouse or the database could not be read or written."""
 
 
+class CatalogAccessError(StorageError):
+    """The REST catalog refuses the lake's token or credential, or does not allow it what it asks for.
+
+    What is refused has not happened; it is worth trying again once the catalog's administrator has seen to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the REST catalog refuses access to this lake: its operator has to renew LAKEHOUSE_CATALOG_TOKEN or "
+            "LAKEHOUSE_CATALOG_CREDENTIAL, or have it permitted there"
+        )
+
+
 class DamagedDataError(StorageError):
     """What was stored can be fetched, and not be decoded."""
 

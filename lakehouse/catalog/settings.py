@@ -182,7 +182,15 @@ class Settings(BaseSettings):
     catalog_credential: SecretStr = Field(
         SecretStr(""),
         validation_alias="LAKEHOUSE_CATALOG_CREDENTIAL",
-        description="client_id:client_secret with which the REST catalog gives a token",
+        description="client_id:client_secret for which an authorization server gives tokens for the REST catalog",
+    )
+    catalog_oauth2_server_uri: str = Field(
+        "",
+        validation_alias="LAKEHOUSE_CATALOG_OAUTH2_SERVER_URI",
+        description="URL of the authorization server that gives them; empty: v1/oauth/tokens of the REST catalog",
+    )
+    catalog_scope: str = Field(
+        "catalog", validation_alias="LAKEHOUSE_CATALOG_SCOPE", description="scope of these tokens; empty: none"
     )
     catalog_multi_table_commit: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -333,9 +341,11 @@ class Settings(BaseSettings):
             raise ValueError("must not contain credentials; they go to MOSAICOD_STORE_ACCESS_KEY and _SECRET_KEY")
         return value
 
-    @field_validator("catalog_uri")
+    @field_validator("catalog_uri", "catalog_oauth2_server_uri")
     @classmethod
-    def _catalog_is_named_without_credentials(cls, value: str) -> str:
+    def _catalog_is_a_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must be a URL such as https://catalog.example.org/iceberg")
         if "@" in urlsplit(value).netloc:
             raise ValueError("must not contain credentials; they go to LAKEHOUSE_CATALOG_CREDENTIAL or _TOKEN")
         return value
@@ -355,6 +365,17 @@ class Settings(BaseSettings):
         if self.target_message_size > self.max_grpc_message_size:
             raise ValueError("MOSAICOD_TARGET_MESSAGE_SIZE must not exceed MOSAICOD_MAX_GRPC_MESSAGE_SIZE")
         return self
+
+    @model_validator(mode="after")
+    def _catalog_has_one_access(self) -> Self:
+        if self.catalog_token.get_secret_value() and self.catalog_credential.get_secret_value():
+            raise ValueError("set one of LAKEHOUSE_CATALOG_TOKEN and LAKEHOUSE_CATALOG_CREDENTIAL, not both")
+        return self
+
+    @property
+    def catalog_token_url(self) -> str:
+        """Where tokens for the REST catalog are to be had."""
+        return self.catalog_oauth2_server_uri or f"{self.catalog_uri.rstrip('/')}/v1/oauth/tokens"
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

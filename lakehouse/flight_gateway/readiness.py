@@ -1,4 +1,4 @@
-"""Whether calls would succeed: the database answers and the warehouse can be reached."""
+"""Whether calls would succeed: the database and a catalog beside it answer, and the warehouse can be reached."""
 
 import logging
 import threading
@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from sqlalchemy import text
 
 from lakehouse.catalog.errors import StorageError
+from lakehouse.catalog.iceberg.identifiers import METADATA_NAMESPACE
 from lakehouse.catalog.lakehouse import Lakehouse
 
 OK, UNREACHABLE = "ok", "unreachable"
@@ -29,6 +30,8 @@ class Readiness:
             "database": lambda: _ask_database(lakehouse),
             "warehouse": lakehouse.warehouse.check_reachable,
         }
+        if not lakehouse.table_files.catalog.shares_transactions:
+            self._checks["catalog"] = lambda: _ask_catalog(lakehouse)
         self._patience_s = patience_s
         self._pool = ThreadPoolExecutor(len(self._checks), thread_name_prefix="readiness")
         self._pending: dict[str, Future[None]] = {}
@@ -70,3 +73,8 @@ def _outcome(name: str, future: "Future[None]", deadline: float) -> str:
 def _ask_database(lakehouse: Lakehouse) -> None:
     with lakehouse.database.snapshot() as connection:
         connection.execute(text("SELECT 1"))
+
+
+def _ask_catalog(lakehouse: Lakehouse) -> None:
+    with lakehouse.database.snapshot() as connection:
+        lakehouse.table_files.catalog.namespace_properties(connection, METADATA_NAMESPACE)

@@ -43,9 +43,10 @@ def open_pyiceberg_catalog(settings: Settings, warehouse: Warehouse, database: D
     """
     if not settings.catalog_uri:
         return open_sql_catalog(database, warehouse)
-    from lakehouse.catalog.iceberg.rest_catalog import open_rest_catalog
+    # With all snapshots of its tables.
+    from lakehouse.catalog.iceberg.rest_client import connect
 
-    return open_rest_catalog(settings, warehouse.iceberg_properties())
+    return connect(settings, warehouse.iceberg_properties())
 
 
 @contextmanager

@@ -1,33 +1,36 @@
-"""Iceberg REST catalogs (Nessie, Polaris, Lakekeeper, ...): the server writes metadata files, we send what changes.
+"""Iceberg REST catalogs (Nessie, Polaris, Lakekeeper, ...): the server writes metadata files, we send what changes."""
 
-Sessions, authentication and paths are PyIceberg's. Changes are sent as the protocol has them (Iceberg REST API,
-`CommitTableRequest`): the difference between two states of a table, and what must still hold for it to apply.
-"""
-
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import requests
-from pyiceberg.catalog.rest import Endpoint, HttpMethod, RestCatalog
 from pyiceberg.exceptions import (
-    ForbiddenError,
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
     OAuthError,
     RESTError,
     TableAlreadyExistsError,
-    UnauthorizedError,
 )
 from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import Connection
 
-from lakehouse.catalog.errors import ConfigurationError, NotFoundError, StorageError
-from lakehouse.catalog.iceberg.sql_catalog import CATALOG_NAME, split_identifier
+from lakehouse.catalog.errors import CatalogAccessError, NotFoundError, StorageError
+from lakehouse.catalog.iceberg.rest_changes import main_snapshot, removed_snapshots, requirements, updates
+from lakehouse.catalog.iceberg.rest_client import (
+    ACCESS_ERRORS,
+    TOKEN_EXPIRED,
+    TRANSACTIONS,
+    UNAUTHORIZED,
+    RestClient,
+    connect,
+)
+from lakehouse.catalog.iceberg.rest_lost_references import LostReferences, lost_references, restoration
+from lakehouse.catalog.iceberg.sql_catalog import split_identifier
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError
-from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH
 from lakehouse.catalog.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,39 +39,15 @@ if TYPE_CHECKING:
     from lakehouse.catalog.iceberg.table_documents import TableFiles
     from lakehouse.catalog.storage import Warehouse
 
-_TRANSACTIONS = "transactions/commit"
+logger = logging.getLogger(__name__)
+
 _LOOKUP_THREADS = 8
-_TIMEOUT_S = 60.0
-_BAD_REQUEST, _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 400, 404, 409, 500
+_ATTEMPTS = 10
+_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 400, 403, 404, 409, 500
 _CREATE_PROPERTIES = {"format-version": "2"}
 
 
 _Turn = Callable[[], AbstractContextManager[None]]
-
-
-class _Client(RestCatalog):
-    """PyIceberg's client, which also says what the server can do and posts any request."""
-
-    @property
-    def announces_transactions(self) -> bool:
-        wanted = Endpoint(http_method=HttpMethod.POST, path=f"/v1/{{prefix}}/{_TRANSACTIONS}")
-        return wanted in self._supported_endpoints
-
-    @property
-    def ignores_first_commits(self) -> bool:
-        """Whether the server does not check that a table has no snapshot yet, which null asks for by the protocol.
-
-        Nessie does not: of two first commits both would win, and the rows of one would be lost.
-        """
-        return bool(self.properties.get("nessie.is-nessie-catalog") == "true")
-
-    def post(self, path: str, body: Mapping[str, Any]) -> requests.Response:
-        response: requests.Response = self._session.post(self.url(path), json=body, timeout=_TIMEOUT_S)
-        return response
-
-    def table_path(self, identifier: str) -> str:
-        parts = self._split_identifier_for_path(identifier)
-        return f"namespaces/{parts['namespace']}/tables/{parts['table']}"
 
 
 class RestTableCatalog:
@@ -82,7 +61,7 @@ class RestTableCatalog:
 
     shares_transactions = False
 
-    def __init__(self, client: _Client, commits_together: bool, first_commits: _Turn) -> None:
+    def __init__(self, client: RestClient, commits_together: bool, first_commits: _Turn) -> None:
         self._client = client
         self._first_commits = first_commits
         self._commits_together = commits_together
@@ -98,7 +77,7 @@ class RestTableCatalog:
             ConfigurationError: If it refuses, or cannot be reached.
         """
         # Lean answers: of a table only the place of its metadata is asked for.
-        client = _connect(settings, {**storage_properties, "snapshot-loading-mode": "refs"})
+        client = connect(settings, {**storage_properties, "snapshot-loading-mode": "refs"})
         choice = settings.catalog_multi_table_commit
         return cls(client, choice == "always" or (choice == "auto" and client.announces_transactions), first_commits)
 
@@ -160,12 +139,36 @@ class RestTableCatalog:
     def commit(self, connection: Connection | None, files: "TableFiles", staged: "StagedTable") -> None:
         del connection
         path, body = self._client.table_path(staged.identifier), self._request(files, staged)
-        if _removed(files.document(staged.base_location).fields, staged.fields):
+        removed = removed_snapshots(files.document(staged.base_location).fields, staged.fields)
+        if removed:
             # A tag may have been set meanwhile, and no requirement says "no new tags".
             with _translated():
                 self._check_unmoved([staged])
         with self._unraced(files, [staged]):
-            self._send(path, body, staged.identifier)
+            answer = self._send(path, body, staged.identifier)
+        if removed:
+            lost = lost_references(files, staged.base_location, removed, answer.json()["metadata"])
+            if lost is not None:
+                self._put_back(files, staged.identifier, lost)
+
+    def _put_back(self, files: "TableFiles", identifier: str, lost: LostReferences) -> None:
+        names = ", ".join(sorted(lost.references))
+        for _ in range(_ATTEMPTS):
+            with _translated():
+                location = self._location(identifier)
+            change = None if location is None else restoration(files, identifier, files.document(location), lost)
+            if change is None:
+                break
+            body, staged = change
+            files.warehouse.make_durable(*staged.written)
+            try:
+                self._send(self._client.table_path(identifier), body, identifier)
+            except CatalogConflictError:
+                files.warehouse.discard(list(staged.written))
+                continue
+            logger.warning("table %s: %s was set while its snapshot expired, and was put back", identifier, names)
+            return
+        logger.error("table %s: %s was set while its snapshot expired, and is lost", identifier, names)
 
     def commit_together(
         self, connection: Connection | None, files: "TableFiles", staged: Sequence["StagedTable"]
@@ -176,7 +179,7 @@ class RestTableCatalog:
         changes = [self._request(files, table) for table in staged]
         if changes:
             with self._unraced(files, staged):
-                self._send(_TRANSACTIONS, {"table-changes": changes}, ", ".join(table.identifier for table in staged))
+                self._send(TRANSACTIONS, {"table-changes": changes}, ", ".join(table.identifier for table in staged))
         return True
 
     @contextmanager
@@ -185,7 +188,7 @@ class RestTableCatalog:
         first = [
             table
             for table in staged
-            if table.snapshot is not None and _main(files.document(table.base_location).fields) is None
+            if table.snapshot is not None and main_snapshot(files.document(table.base_location).fields) is None
         ]
         if not first or not self._client.ignores_first_commits:
             yield
@@ -208,13 +211,18 @@ class RestTableCatalog:
             "updates": list(updates(base, staged.fields)),
         }
 
-    def _send(self, path: str, body: Mapping[str, Any], subject: str) -> None:
+    def _send(self, path: str, body: Mapping[str, Any], subject: str) -> requests.Response:
         try:
-            status = self._client.post(path, body).status_code
+            response = self._client.post(path, body)
         except requests.ConnectTimeout as error:
             raise StorageError("the catalog cannot be reached") from error
         except requests.RequestException as error:
             raise CatalogUncertainError from error
+        except OAuthError as error:
+            raise CatalogAccessError from error
+        status = response.status_code
+        if status in (UNAUTHORIZED, _FORBIDDEN, TOKEN_EXPIRED):
+            raise CatalogAccessError
         if status == _CONFLICT:
             raise CatalogConflictError
         if status == _NOT_FOUND:
@@ -223,6 +231,7 @@ class RestTableCatalog:
             raise CatalogUncertainError
         if status >= _BAD_REQUEST:
             raise StorageError(f"the catalog refused a commit (HTTP status {status})")
+        return response
 
     def _all_tables(self) -> Iterator[str]:
         for namespace in self._client.list_namespaces():
@@ -238,80 +247,11 @@ class RestTableCatalog:
             return None
 
 
-def open_rest_catalog(settings: Settings, storage_properties: Mapping[str, str]) -> RestCatalog:
-    """The catalog as PyIceberg sees it, with all snapshots of its tables; for queries and tools, not for our commits.
-
-    Raises:
-        ConfigurationError: If it refuses, or cannot be reached.
-    """
-    return _connect(settings, storage_properties)
-
-
-def _connect(settings: Settings, properties: Mapping[str, str]) -> _Client:
-    access = {
-        "token": settings.catalog_token.get_secret_value(),
-        "credential": settings.catalog_credential.get_secret_value(),
-        "warehouse": settings.catalog_warehouse,
-    }
-    given = {name: value for name, value in access.items() if value}
-    try:
-        return _Client(CATALOG_NAME, uri=settings.catalog_uri, **properties, **given)
-    except (UnauthorizedError, ForbiddenError, OAuthError) as error:
-        raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from error
-    except (RESTError, requests.RequestException, ValueError) as error:
-        raise ConfigurationError("LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses") from error
-
-
-def updates(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What changes a table from one state to the next, of all that our own commits change (REST API, `TableUpdate`)."""
-    known_schemas = {schema["schema-id"] for schema in base["schemas"]}
-    new_schemas = [schema for schema in after["schemas"] if schema["schema-id"] not in known_schemas]
-    for schema in new_schemas:
-        yield {"action": "add-schema", "schema": schema, "last-column-id": after["last-column-id"]}
-    if after["current-schema-id"] != base["current-schema-id"]:
-        # -1: the one that was added last; the server numbers them by itself.
-        yield {"action": "set-current-schema", "schema-id": -1 if new_schemas else after["current-schema-id"]}
-    before_ids = _snapshot_ids(base)
-    for snapshot in after.get("snapshots") or []:
-        if snapshot["snapshot-id"] not in before_ids:
-            yield {"action": "add-snapshot", "snapshot": snapshot}
-    if _main(after) != _main(base):
-        yield {"action": "set-snapshot-ref", "ref-name": MAIN_BRANCH, **after["refs"][MAIN_BRANCH]}
-    if removed := _removed(base, after):
-        yield {"action": "remove-snapshots", "snapshot-ids": removed}
-
-
-def requirements(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What must still hold of the table for these changes to apply (REST API, `TableRequirement`)."""
-    yield {"type": "assert-table-uuid", "uuid": base["table-uuid"]}
-    yield {"type": "assert-ref-snapshot-id", "ref": MAIN_BRANCH, "snapshot-id": _main(base)}
-    if _removed(base, after):
-        # They were chosen by what tags and branches do not name.
-        for name, reference in (base.get("refs") or {}).items():
-            if name != MAIN_BRANCH:
-                yield {"type": "assert-ref-snapshot-id", "ref": name, "snapshot-id": reference["snapshot-id"]}
-    if after["current-schema-id"] != base["current-schema-id"]:
-        yield {"type": "assert-current-schema-id", "current-schema-id": base["current-schema-id"]}
-        yield {"type": "assert-last-assigned-field-id", "last-assigned-field-id": base["last-column-id"]}
-
-
-def _removed(base: Mapping[str, Any], after: Mapping[str, Any]) -> list[int]:
-    """Ids of the snapshots that expire."""
-    return sorted(_snapshot_ids(base) - _snapshot_ids(after))
-
-
-def _snapshot_ids(fields: Mapping[str, Any]) -> set[int]:
-    return {snapshot["snapshot-id"] for snapshot in fields.get("snapshots") or []}
-
-
-def _main(fields: Mapping[str, Any]) -> int | None:
-    current = fields.get("current-snapshot-id")
-    return None if current in (None, -1) else current
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
+    except ACCESS_ERRORS as error:
+        raise CatalogAccessError from error
     except (RESTError, requests.RequestException) as error:
         raise StorageError("the catalog failed or cannot be reached") from error
