@@ -140,8 +140,12 @@ def _fill_trino(directory: Path) -> None:
     shutil.rmtree(directory / "unpacked")
 
 
-def _fill_rest_catalog(directory: Path) -> None:
+def _fill_nessie(directory: Path) -> None:
     copy_artifacts([versions.NESSIE_SERVER], directory)
+
+
+def _fill_iceberg_server(directory: Path) -> None:
+    copy_artifacts(versions.ICEBERG_SERVER_JARS, directory)
 
 
 def _fill_java(directory: Path) -> None:
@@ -176,18 +180,24 @@ COMPONENTS = {
         Component("s3-server", f"s3-server-{versions.VERSITYGW.rpartition('@')[2]}", _fill_s3_server),
         Component("spark-jars", f"spark-jars-{versions.ICEBERG}", _fill_spark_jars),
         Component("trino", f"trino-{versions.TRINO}", _fill_trino),
-        Component("rest-catalog", f"nessie-{versions.NESSIE}", _fill_rest_catalog),
+        Component("nessie", f"nessie-{versions.NESSIE}", _fill_nessie),
+        Component("iceberg-server", f"iceberg-server-{versions.ICEBERG_SERVER}", _fill_iceberg_server),
         Component("java", f"java-{versions.JAVA_WHEEL.rpartition(chr(61))[2]}", _fill_java),
     )
 }
 
 # Lowest Java that each of them runs on.
-JAVA_OF = {"spark-jars": versions.SPARK_JAVA, "trino": versions.TRINO_JAVA, "rest-catalog": versions.NESSIE_JAVA}
+JAVA_OF = {
+    "spark-jars": versions.SPARK_JAVA,
+    "trino": versions.TRINO_JAVA,
+    "nessie": versions.NESSIE_JAVA,
+    "iceberg-server": versions.ICEBERG_SERVER_JAVA,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ["s3-server", "spark-jars", "trino", "rest-catalog", "chromium"]
+    names = ["s3-server", "spark-jars", "trino", "nessie", "iceberg-server", "chromium"]
     parser.add_argument("names", nargs="*", default=names, help=f"what to install (default: {' '.join(names)})")
     failures = []
     for name in parser.parse_args().names:

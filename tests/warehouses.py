@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from pyiceberg.table import Table
 
+from lakehouse.catalog.settings import Settings
 from tests.s3_server import S3Server
 
 BOTH = ["files", "s3"]
@@ -30,7 +31,7 @@ def store_settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """The same settings as environment variables."""
-    return {f"MOSAICOD_{name.upper()}": value for name, value in settings.items()}
+    return {str(Settings.model_fields[name].validation_alias): value for name, value in settings.items()}
 
 
 def scan_iceberg(table: Table, snapshot_id: int | None = None) -> pl.LazyFrame:

@@ -16,12 +16,15 @@ from lakehouse.orchestration.recordings.ingest import ingest_recording
 from tests.docs.documented_lake import RECORDING, verdict
 from tests.engines.engines_under_test import DuckDB, Engine, Polars, Spark, Trino
 from tests.engines.shared_lake import SharedLake, lake_in_production, lake_in_rest_catalog, lake_on_files
+from tests.nessie_server import nessie_server
 from tests.processes import die_with_parent, free_port
-from tests.rest_catalog_server import rest_catalog_server
+from tests.reference_catalog_server import reference_catalog_server
+from tests.rest_catalog_server import RestCatalogServer
 from tests.s3_server import S3Server
 
 # All tests of one engine go to one worker: one Java process each.
-# What needs the REST catalog goes where it runs anyway.
+# What needs a REST catalog goes where it runs anyway: "rest" is Nessie, "history" Iceberg's own server, whose tables keep
+# their snapshots.
 _SPARK = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
 _TRINO = [pytest.mark.trino, pytest.mark.xdist_group("trino")]
 _HERE = [pytest.mark.xdist_group("embedded engines")]
@@ -38,6 +41,15 @@ EMBEDDED = [
     for kind in ("files", "production", "rest")
 ]
 READERS = [*WRITERS, *EMBEDDED]
+_REST_CATALOGS = ("rest", "history")
+WRITERS_IN_HISTORY = [
+    pytest.param(("spark", "history"), id="spark-history", marks=_SPARK),
+    pytest.param(("trino", "history"), id="trino-history", marks=_TRINO),
+]
+READERS_IN_HISTORY = [
+    *WRITERS_IN_HISTORY,
+    *(pytest.param((name, "history"), id=f"{name}-history", marks=_HERE_REST) for name in ("duckdb", "polars")),
+]
 
 PROJECT = Path(__file__).parents[2]
 
@@ -65,7 +77,8 @@ class Stage:
             return self._stack.enter_context(lake_on_files(home))
         if kind == "production":
             return self._stack.enter_context(lake_in_production(home, self._s3))
-        server = self._stack.enter_context(rest_catalog_server(self._s3))
+        start = nessie_server if kind == "rest" else reference_catalog_server
+        server: RestCatalogServer = self._stack.enter_context(start(self._s3))
         return self._stack.enter_context(lake_in_rest_catalog(home, server))
 
     def _record_demo(self, kind: str) -> DuckDB:
@@ -88,8 +101,9 @@ class Stage:
         # Without adaptive execution the plan that is asked for metrics is the one that ran.
         session = open_spark(self.lake("production").location, spark__sql__adaptive__enabled="false")
         self._stack.callback(session.stop)
-        for name, value in catalog_settings(self.lake("rest").location, "rest").items():
-            session.conf.set(name, value)
+        for kind in _REST_CATALOGS:
+            for name, value in catalog_settings(self.lake(kind).location, kind).items():
+                session.conf.set(name, value)
         return session
 
     def _start_trino(self) -> int:
@@ -97,7 +111,7 @@ class Stage:
             self.lake("production").location,
             free_port(),
             die_with_parent(signal.SIGKILL),
-            {"rest": self.lake("rest").location},
+            {kind: self.lake(kind).location for kind in _REST_CATALOGS},
         )
         return self._stack.enter_context(server)
 

@@ -174,8 +174,9 @@ def lake_in_production(home: Path, s3: S3Server) -> Iterator[SharedLake]:
 
 @contextlib.contextmanager
 def lake_in_rest_catalog(home: Path, server: RestCatalogServer) -> Iterator[SharedLake]:
-    """The pointers to the tables in an Iceberg REST catalog, which commits to several at once, and S3."""
+    """The pointers to the tables in an Iceberg REST catalog, which commits to several at once if it can, and S3."""
     options = server.settings(server.new_catalog())
-    settings = Settings.load(home=home, db_url="", catalog_multi_table_commit="always", **options)
+    together = "always" if server.commits_at_once else "never"
+    settings = Settings.load(home=home, db_url="", catalog_multi_table_commit=together, **options)
     with shared_lake(settings) as lake:
         yield lake

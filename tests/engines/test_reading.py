@@ -5,16 +5,17 @@ Each as documented (docs/sql.md), on every kind of catalog it opens, against a l
 
 import pytest
 
-from tests.engines.conftest import READERS
+from tests.engines.conftest import READERS, READERS_IN_HISTORY
 from tests.engines.engines_under_test import Engine
 from tests.engines.recordings import NOON_NS, ROWS, imu_rows
 from tests.engines.shared_lake import SharedLake, fresh_name
 
 pytestmark = pytest.mark.timeout(600)
 everywhere = pytest.mark.parametrize("place", READERS, indirect=True, scope="session")
-# Nessie, the REST catalog here, tells of the current snapshot only: what was is kept by its own branches and tags.
+# Nessie tells of the current snapshot only: what was is kept by its own branches and tags.
+_KEPT = [place for place in READERS if place.values[0][1] != "rest"]
 where_snapshots_are_kept = pytest.mark.parametrize(
-    "place", [place for place in READERS if place.values[0][1] != "rest"], indirect=True, scope="session"
+    "place", [*_KEPT, *READERS_IN_HISTORY], indirect=True, scope="session"
 )
 
 

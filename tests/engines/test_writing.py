@@ -5,14 +5,15 @@ import pytest
 from mosaicolabs import IMU
 
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
-from tests.engines.conftest import WRITERS
+from tests.engines.conftest import WRITERS, WRITERS_IN_HISTORY
 from tests.engines.engines_under_test import DuckDB, Polars, WritingEngine
 from tests.engines.recordings import NOON_NS, ROWS, imu_rows
 from tests.engines.shared_lake import SharedLake, fresh_name
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("place", WRITERS, indirect=True, scope="session")]
+pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.mark.parametrize("place", [*WRITERS, *WRITERS_IN_HISTORY], indirect=True, scope="session")
 def test_rows_an_engine_deletes_and_files_it_compacts_stay_right_for_everybody(
     engine: WritingEngine, lake: SharedLake, place: tuple[str, str]
 ) -> None:
@@ -56,6 +57,7 @@ def test_rows_an_engine_deletes_and_files_it_compacts_stay_right_for_everybody(
         assert reader.rows(f"SELECT count(*) AS n FROM {table} WHERE sequence = '{third}'") == [(ROWS,)], reader.name
 
 
+@pytest.mark.parametrize("place", WRITERS, indirect=True, scope="session")
 def test_engines_keep_tables_of_their_own_in_the_catalog(engine: WritingEngine, lake: SharedLake) -> None:
     name = fresh_name("summary")
     namespace = f"analysis_{engine.name}"

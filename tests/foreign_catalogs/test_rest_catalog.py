@@ -1,7 +1,8 @@
-"""Tables in a real Iceberg REST catalog: the same lake, wholly visible or not at all, also after `kill -9`."""
+"""Tables in real Iceberg REST catalogs: the same lake, wholly visible or not at all, also after `kill -9`.
 
-import signal
-from collections.abc import Iterator
+What depends on the server runs on both of them; what is about our own steps between the requests on one.
+"""
+
 from pathlib import Path
 from typing import Any
 
@@ -14,108 +15,22 @@ from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTab
 from lakehouse.catalog.commits.stepwise import commit_stepwise
 from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.errors import CommitConflictError, ConfigurationError, StateError
-from lakehouse.catalog.iceberg.rest_catalog import requirements
+from lakehouse.catalog.iceberg.rest_changes import requirements
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
 from lakehouse.catalog.iceberg.staging import StagedTable
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.maintenance.upkeep import Upkeep
 from lakehouse.catalog.rebuild.rebuild import rebuild
 from lakehouse.catalog.records import SessionState
 from lakehouse.catalog.settings import Settings
 from lakehouse.catalog.sql.lake_sql import LakeSql
-from tests.catalog.small_lake import child_environment
-from tests.forked import ForkedProgram
+from tests.foreign_catalogs.foreign_lake import ForeignLake, rows_read
 from tests.rebuild.test_rebuild import lose_database, record
 from tests.rebuild.visible import differences, served, visible
-from tests.rest_catalog_server import WAREHOUSE, RestCatalogServer, rest_catalog_server
-from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rest-catalog")]
-
-
-@pytest.fixture(scope="module")
-def server(s3: S3Server) -> Iterator[RestCatalogServer]:
-    with rest_catalog_server(s3) as running:
-        yield running
-
-
-class ForeignLake:
-    """A lake whose tables are in a catalog of their own; `together`: which commits to several of them at once."""
-
-    def __init__(self, server: RestCatalogServer, home: Path, together: bool, database_url: str = "") -> None:
-        self.server = server
-        self.home = home
-        self.database_url = database_url
-        self.catalog = server.new_catalog()
-        self.together = "always" if together else "never"
-
-    @property
-    def settings(self) -> Settings:
-        options: dict[str, Any] = self.server.settings(self.catalog)
-        return Settings.load(
-            home=self.home, db_url=self.database_url, catalog_multi_table_commit=self.together, **options
-        )
-
-    def open(self) -> Lakehouse:
-        return Lakehouse.open(self.settings)
-
-    def start(self, *arguments: str, crash_at: str = "") -> ForkedProgram:
-        environment = {
-            **child_environment(crash_at),
-            **self.server.environment(self.catalog),
-            "LAKEHOUSE_HOME": str(self.home),
-            "MOSAICOD_DB_URL": self.database_url,
-            "LAKEHOUSE_CATALOG_MULTI_TABLE_COMMIT": self.together,
-        }
-        output = self.home / f"process-{len(list(self.home.glob('process-*')))}.log"
-        return ForkedProgram("tests.rebuild.finalizing_process", *arguments, environment=environment, output=output)
-
-    def killed_at(self, step: str, command: str, sequence: str) -> None:
-        process = self.start(command, sequence, crash_at=step)
-        assert process.wait(120) == -signal.SIGKILL, f"{step} was not reached"
-
-    def engine(self) -> RestCatalog:
-        """The catalog as another engine opens it."""
-        store = self.server.s3
-        return RestCatalog(
-            "engine",
-            uri=self.catalog,
-            warehouse=WAREHOUSE,
-            **{
-                "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-                "s3.endpoint": store.endpoint,
-                "s3.region": store.region,
-                "s3.access-key-id": store.access_key,
-                "s3.secret-access-key": store.secret_key,
-            },
-        )
-
-    def engine_rows(self, identifier: str) -> list[str]:
-        """The sequence of every row that another engine reads."""
-        names: list[str] = (
-            self.engine().load_table(identifier).scan(selected_fields=("sequence",)).to_arrow()["sequence"].to_pylist()
-        )
-        return sorted(names)
-
-
-@pytest.fixture(params=[("together", "sqlite"), ("one-by-one", "postgresql")], ids="-".join)
-def lake(request: pytest.FixtureRequest, server: RestCatalogServer, tmp_path: Path) -> ForeignLake:
-    """Both ways to commit, and both databases beside the catalog."""
-    way, database = request.param
-    url = request.getfixturevalue("postgres_url") if database == "postgresql" else ""
-    return ForeignLake(server, tmp_path, way == "together", url)
-
-
-@pytest.fixture
-def one_by_one(server: RestCatalogServer, tmp_path: Path) -> ForeignLake:
-    return ForeignLake(server, tmp_path, together=False)
-
-
-def rows_read(lakehouse: Lakehouse, sequence: str, path: str) -> int:
-    return sum(batch.num_rows for batch in lakehouse.reader.read(lakehouse.topics.get(TopicLocator(sequence, path))))
 
 
 def test_a_lake_lives_in_a_rest_catalog_and_survives_its_database(lake: ForeignLake) -> None:
@@ -145,24 +60,23 @@ def test_a_lake_lives_in_a_rest_catalog_and_survives_its_database(lake: ForeignL
 
 
 @pytest.mark.parametrize(
-    ("together", "step"),
+    ("lake", "step"),
     [
-        (False, "announcement:after"),
-        (False, "table-commit:after:2"),
-        (False, "control-plane-write:before"),
-        (True, "table-commit:before"),
-        (True, "table-commit:after"),
+        ("reference", "announcement:after"),
+        ("reference", "table-commit:after:2"),
+        ("nessie", "table-commit:after:2"),
+        ("reference", "control-plane-write:before"),
+        ("nessie-together", "table-commit:before"),
+        ("nessie-together", "table-commit:after"),
     ],
+    indirect=["lake"],
 )
-def test_a_finalize_that_was_killed_is_carried_through_once(
-    server: RestCatalogServer, tmp_path: Path, together: bool, step: str
-) -> None:
-    lake = ForeignLake(server, tmp_path, together)
+def test_a_finalize_that_was_killed_is_carried_through_once(lake: ForeignLake, step: str) -> None:
     with lake.open() as lakehouse:
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "a", "b", finalize=False)
     lake.killed_at(step, "finalize", "drive")
-    if together:
+    if lake.together:
         # Whoever reads the tables alone sees all of the session or nothing, before anybody has carried it through.
         rows = [4, 4, 2, 1] if step == "table-commit:after" else [0, 0, 0, 0]
         tables = ("plain.a", "plain.b", "mosaico.topics", "mosaico.sessions")
@@ -182,11 +96,14 @@ def test_a_finalize_that_was_killed_is_carried_through_once(
     assert lake.engine_rows("mosaico.sequences") == ["drive"]
 
 
-@pytest.mark.parametrize(("together", "step"), [(False, "table-commit:after:2"), (True, "table-commit:after")])
+@pytest.mark.parametrize(
+    ("lake", "step"),
+    [("reference", "table-commit:after:2"), ("nessie-together", "table-commit:after")],
+    indirect=["lake"],
+)
 def test_a_deletion_that_was_killed_is_carried_through_before_the_name_is_used_again(
-    server: RestCatalogServer, tmp_path: Path, together: bool, step: str
+    lake: ForeignLake, step: str
 ) -> None:
-    lake = ForeignLake(server, tmp_path, together)
     with lake.open() as lakehouse:
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "a", "b")
@@ -202,6 +119,8 @@ def test_a_deletion_that_was_killed_is_carried_through_before_the_name_is_used_a
     assert lake.engine_rows("mosaico.topics") == ["drive"]
 
 
+# The last one takes such a request, but carries it out in steps.
+@pytest.mark.parametrize("lake", ["nessie-together", "reference-postgresql", "reference-together"], indirect=True)
 def test_two_processes_finalize_at_once_and_a_third_resumes_what_they_do(lake: ForeignLake) -> None:
     with lake.open() as one:
         for name in ("x", "y"):
@@ -236,9 +155,9 @@ def test_of_two_first_commits_to_a_table_one_wins(one_by_one: ForeignLake) -> No
 
 
 def test_a_session_that_another_process_concluded_first_is_finalized_for_its_client(
-    one_by_one: ForeignLake, monkeypatch: pytest.MonkeyPatch
+    on_reference: ForeignLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with one_by_one.open() as ours, one_by_one.open() as starting:
+    with on_reference.open() as ours, on_reference.open() as starting:
         # It has waited for its turn long enough.
         starting.committer.turns = Turns(starting.database, starting.activity, patience_s=0)
         ours.sequences.create("drive", {})
@@ -255,13 +174,13 @@ def test_a_session_that_another_process_concluded_first_is_finalized_for_its_cli
         with pytest.raises(StateError, match="already finalized"):
             ours.sessions.finalize(session.uuid)
         assert [rows_read(ours, "drive", path) for path in "ab"] == [4, 4]
-    assert one_by_one.engine_rows("plain.a") == ["drive"] * 4
+    assert on_reference.engine_rows("plain.a") == ["drive"] * 4
 
 
 def test_nobody_waits_for_the_database_while_the_catalog_is_asked(
-    one_by_one: ForeignLake, monkeypatch: pytest.MonkeyPatch
+    on_reference: ForeignLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with one_by_one.open() as lakehouse, one_by_one.open() as other:
+    with on_reference.open() as lakehouse, on_reference.open() as other:
         asked: list[str] = []
 
         def from_another_process(operation: str) -> None:
@@ -329,10 +248,11 @@ def test_a_catalog_that_cannot_be_reached_is_told_by_its_setting(tmp_path: Path)
         Lakehouse.open(settings)
 
 
+@pytest.mark.parametrize("lake", ["nessie-together"], indirect=True)
 def test_a_statement_over_two_tables_sees_a_session_in_both_or_in_none(
-    server: RestCatalogServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: ForeignLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ForeignLake(server, tmp_path, together=True).open() as lakehouse:
+    with lake.open() as lakehouse:
         lakehouse.sequences.create("drive", {})
         record(lakehouse, "drive", "a", "b")
         lakehouse.sequences.create("next", {})
