@@ -50,7 +50,7 @@ class RestCatalog:
         uri: Of the catalog, without `/v1`.
         warehouse: Its name there; may be empty.
         token: Bearer token; may be empty.
-        credential: `client_id:client_secret`, for which there are tokens; may be empty.
+        credential: `client_id:client_secret`, for which there are tokens; may be empty. Counts if there are both.
         token_url: Who gives these.
         scope: Of these; may be empty.
     """

@@ -54,7 +54,6 @@ def _catalog_options(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
             "type": "rest",
             "uri": catalog.uri,
             "warehouse": catalog.warehouse,
-            "token": catalog.token,
         }
         if catalog.credential:
             options |= {
@@ -62,6 +61,8 @@ def _catalog_options(catalog: JdbcCatalog | RestCatalog) -> dict[str, str]:
                 "oauth2-server-uri": catalog.token_url,
                 "scope": catalog.scope,
             }
+        else:
+            options["token"] = catalog.token
     else:
         options = {
             "type": "jdbc",

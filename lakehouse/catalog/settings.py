@@ -366,12 +366,6 @@ class Settings(BaseSettings):
             raise ValueError("MOSAICOD_TARGET_MESSAGE_SIZE must not exceed MOSAICOD_MAX_GRPC_MESSAGE_SIZE")
         return self
 
-    @model_validator(mode="after")
-    def _catalog_has_one_access(self) -> Self:
-        if self.catalog_token.get_secret_value() and self.catalog_credential.get_secret_value():
-            raise ValueError("set one of LAKEHOUSE_CATALOG_TOKEN and LAKEHOUSE_CATALOG_CREDENTIAL, not both")
-        return self
-
     @property
     def catalog_token_url(self) -> str:
         """Where tokens for the REST catalog are to be had."""

@@ -182,5 +182,3 @@ def test_access_is_not_written_into_addresses(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="must not contain credentials") as refusal:
             Settings.load(home=tmp_path, **{name: "https://me:hidden@catalog.example.org/"})
         assert "hidden" not in refusal.value.message
-    with pytest.raises(ConfigurationError, match="not both"):
-        Settings.load(home=tmp_path, catalog_token="a", catalog_credential="b:c")

@@ -84,7 +84,7 @@ class ClientCredentials(AuthManager):
         answer = _json_object(response)
         token, lifetime = answer.get("access_token"), answer.get("expires_in")
         if not response.ok or not isinstance(token, str) or not token:
-            reason = answer.get("error")
+            reason = str(answer.get("error"))
             raise OAuthError(reason if reason in _REASONS else f"HTTP status {response.status_code}")
         # Without it, the token is good until it is refused.
         lifetime_s = float(lifetime) if isinstance(lifetime, (int, float)) else float("inf")

@@ -218,8 +218,8 @@ class RestTableCatalog:
             raise StorageError("the catalog cannot be reached") from error
         except requests.RequestException as error:
             raise CatalogUncertainError from error
-        except OAuthError as error:
-            raise CatalogAccessError from error
+        except OAuthError:
+            raise CatalogAccessError from None
         status = response.status_code
         if status in (UNAUTHORIZED, _FORBIDDEN, TOKEN_EXPIRED):
             raise CatalogAccessError
@@ -251,7 +251,8 @@ class RestTableCatalog:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except ACCESS_ERRORS as error:
-        raise CatalogAccessError from error
+    except ACCESS_ERRORS:
+        # Without its cause, which is the server's text: some repeat what they were shown.
+        raise CatalogAccessError from None
     except (RESTError, requests.RequestException) as error:
         raise StorageError("the catalog failed or cannot be reached") from error

@@ -88,8 +88,9 @@ def connect(settings: Settings, properties: Mapping[str, str]) -> RestClient:
         return RestClient(_access(settings), uri=settings.catalog_uri, **properties)
     except OAuthError as error:
         raise ConfigurationError(f"LAKEHOUSE_CATALOG_CREDENTIAL: no token is given for it ({error})") from error
-    except ACCESS_ERRORS as error:
-        raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from error
+    except ACCESS_ERRORS:
+        # Without its cause, which is the server's text: some repeat what they were shown.
+        raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from None
     except (RESTError, requests.RequestException, ValueError) as error:
         raise ConfigurationError("LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses") from error
 
