@@ -81,6 +81,6 @@ def _answers(is_ready: Callable[[], bool]) -> bool:
 
 def _last_words(log: Path, telling: re.Pattern[str] | None) -> str:
     text = log.read_text(errors="replace")
-    if telling is not None:
-        text = "\n".join([line for line in text.splitlines() if telling.search(line)][-20:])
+    if telling is not None and (lines := [line for line in text.splitlines() if telling.search(line)]):
+        text = "\n".join(lines[-20:])
     return text[-_TOLD_CHARACTERS:]
