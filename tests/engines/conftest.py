@@ -23,8 +23,8 @@ from tests.rest_catalog_server import RestCatalogServer
 from tests.s3_server import S3Server
 
 # All tests of one engine go to one worker: one Java process each.
-# What needs a REST catalog goes where it runs anyway: "rest" is Nessie, "history" Iceberg's own server, whose tables keep
-# their snapshots.
+# What needs a REST catalog goes where it runs anyway: "rest" is Nessie, "history" Iceberg's own server, whose tables
+# keep their snapshots.
 _SPARK = [pytest.mark.spark, pytest.mark.xdist_group("spark")]
 _TRINO = [pytest.mark.trino, pytest.mark.xdist_group("trino")]
 _HERE = [pytest.mark.xdist_group("embedded engines")]
