@@ -7,13 +7,14 @@ Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Witho
 import os
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from lakehouse.catalog import addresses
 from lakehouse.catalog.errors import ConfigurationError
 
 MIB = 1 << 20
@@ -416,41 +417,23 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the database that holds the control plane and the Iceberg catalog."""
-        if not self.db_url:
-            path = str(self.home.resolve() / "lakehouse.db")
-            return URL.create("sqlite", database=path).render_as_string(hide_password=False)
-        scheme, separator, rest = self.db_url.partition("://")
-        return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else self.db_url
+        return addresses.database_url(self.db_url, self._embedded_database)
 
     @property
     def has_database(self) -> bool:
         """Whether there may be a lake: the embedded database comes into being when it is first opened."""
-        return bool(self.db_url) or (self.home / "lakehouse.db").exists()
+        return bool(self.db_url) or self._embedded_database.exists()
 
     @property
     def database_name(self) -> str:
         """The same URL as people may see it: without passwords, also those among its parameters."""
-        url = make_url(self.database_url)
-        shown = {key: "***" if "password" in key.lower() else value for key, value in url.query.items()}
-        return url.set(query=shown).render_as_string(hide_password=True)
-
-    @property
-    def secrets(self) -> set[str]:
-        """Passwords, keys and tokens that nobody may see; not those so short that they are words of any text."""
-        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
-        values.append(self.catalog_credential.get_secret_value().rpartition(":")[2])
-        url = make_url(self.database_url)
-        values += [url.password or "", *(str(value) for key, value in url.query.items() if "password" in key.lower())]
-        return {value for value in values if len(value) >= _SHORTEST_SECRET}
+        return addresses.without_passwords(self.database_url)
 
     @property
     def warehouse_uri(self) -> str:
-        """Root URI of all table files, without trailing slash.
+        """Root URI of all table files, without trailing slash."""
+        return addresses.warehouse_uri(self.store_endpoint, self.store_bucket, self.home.resolve())
 
-        As everywhere in Iceberg, what follows the scheme is taken literally, never percent-decoded.
-        """
-        if not self.store_endpoint:
-            return f"file://{self.home.resolve() / self.store_bucket}"
-        if self.store_endpoint.startswith("file://"):
-            return f"file://{Path(unquote(self.store_endpoint.removeprefix('file://'))) / self.store_bucket}"
-        return f"s3://{self.store_bucket}"
+    @property
+    def _embedded_database(self) -> Path:
+        return self.home.resolve() / "lakehouse.db"

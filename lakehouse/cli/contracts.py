@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +187,34 @@ def lint(
     _print_notes(good)
     if len(good) < len(files):
         raise typer.Exit(1)
+
+
+@app.command("failing")
+def failing(
+    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 200, as_json: Json = False
+) -> None:
+    """List what fails now, by the latest judgement of each sequence, whoever had it judged.
+
+    What an operator released in spite of it is left out.
+    """
+    from lakehouse.catalog.failing_rules import count_failing, list_failing
+    from lakehouse.catalog.lakehouse import Lakehouse
+    from lakehouse.catalog.settings import Settings
+
+    with Lakehouse.open(Settings.load()) as lake:
+        counts, found = count_failing(lake.database), list_failing(lake.database, limit)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    if not found:
+        typer.echo("nothing fails")
+        return
+    table = Table("sequence", "topic", "rule", "observed", "since (UTC)", box=None, header_style="bold")
+    for each in found:
+        table.add_row(each.sequence, each.path or "", each.rule, each.observed, human_time(each.since_ns))
+    wide_console().print(table)
+    if counts.rules > len(found):
+        typer.echo(f"and {counts.rules - len(found):,} more; {counts.sequences:,} sequences fail")
 
 
 @app.command("quarantined")

@@ -91,6 +91,7 @@ def test_a_recording_is_validated_and_a_broken_contract_is_loud(lakehouse: Run, 
     good = lakehouse("contracts", "run")
     assert (good.returncode, good.stderr) == (0, "")
     assert "city_drive  passed" in good.stdout
+    assert lakehouse("contracts", "failing").stdout == "nothing fails\n"
     strict = tmp_path / "strict.yaml"
     properties = [{"name": "acceleration", "quality": [rule("gentle", "magnitude", max=10.5)]}]
     strict.write_text(contract_text("strict", topics="imu/front", properties=properties))
@@ -138,6 +139,13 @@ def test_what_is_cut_or_cannot_be_read_is_seen_everywhere(lakehouse: Run, tmp_pa
     assert "failed: spoilt/text, rule readable" in run.stdout
     assert "observed  could not be read: a file of the warehouse is missing" in run.stdout
     assert "whole  passed" in run.stdout
+    failing = json.loads(lakehouse("contracts", "failing", "--json").stdout)
+    assert {(each["sequence"], each["path"], each["rule"]) for each in failing} == {
+        ("cut", None, "recording_complete"),
+        ("spoilt", "text", "readable"),
+    }
+    shown = lakehouse("contracts", "failing", "--limit", "1").stdout.splitlines()
+    assert (len(shown), shown[-1]) == (3, "and 1 more; 2 sequences fail")
     sql = "SELECT sequence, rule FROM mosaico.validation_results WHERE verdict = 'failed' ORDER BY 1"
     recorded = lakehouse("sql", "--format", "csv", sql).stdout.splitlines()
     assert recorded == ["sequence,rule", "cut,recording_complete", "spoilt,readable"]

@@ -132,6 +132,18 @@ def test_a_broken_contract_is_a_failed_check_that_names_topic_rule_and_value(ui:
     ui.keep_picture("dagster-contract")
 
 
+def test_all_sequences_that_fail_are_listed_in_one_check(ui: Ui) -> None:
+    ui.open(
+        "assets/contract_reports?view=checks&checkDetail=no_sequence_fails",
+        "sequences_failing",
+        "rules_accepted",
+        "for example",
+        "trial_2",
+    )
+    ui.page.get_by_text("acceleration_magnitude").first.wait_for(timeout=TIMEOUT_MS)
+    ui.keep_picture("dagster-failing")
+
+
 def test_maintenance_shows_what_it_did_with_counts_before_and_after(ui: Ui) -> None:
     ui.open("assets/maintenance/retention?view=events", "deleted_bytes", "sequences", "trial_1")
     ui.keep_picture("dagster-maintenance")
