@@ -1,5 +1,7 @@
 """Failed runs are told."""
 
+from itertools import takewhile
+
 import dagster as dg
 
 from lakehouse.orchestration.defs.notifications.notifiers import Notice, page, tell_everybody
@@ -43,7 +45,9 @@ def _reasons(context: dg.RunFailureSensorContext) -> str:
         text = failure.description if failure and failure.description else (error.message.strip() if error else "")
         texts.append(f"{event.step_key}: {text}")
     if not texts:
-        run_id = context.dagster_run.run_id
-        noticed = context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.RUN_FAILURE}
+        logged = context.instance.all_logs(context.dagster_run.run_id, of_type=kinds)
+        # What came after tells of the next attempt.
+        noticed = list(takewhile(lambda entry: entry.dagster_event_type is not dg.DagsterEventType.RUN_FAILURE, logged))
         texts = [entry.message for entry in noticed[-1:]] + [context.failure_event.message or ""]
     return "\n".join(filter(None, texts))[:4000] or "no reason is known"
