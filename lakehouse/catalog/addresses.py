@@ -21,6 +21,13 @@ def without_passwords(url: str) -> str:
     return parsed.set(query=shown).render_as_string(hide_password=True)
 
 
+def passwords_in(url: str) -> list[str]:
+    """The passwords of a database URL, also those among its parameters."""
+    parsed = make_url(url)
+    among = [str(value) for key, value in parsed.query.items() if "password" in key.lower()]
+    return [parsed.password or "", *among]
+
+
 def warehouse_uri(endpoint: str, bucket: str, home: Path) -> str:
     """Root URI of all table files, without trailing slash.
 

@@ -430,6 +430,14 @@ class Settings(BaseSettings):
         return addresses.without_passwords(self.database_url)
 
     @property
+    def secrets(self) -> set[str]:
+        """Passwords, keys and tokens that nobody may see; not those so short that they are words of any text."""
+        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        values.append(self.catalog_credential.get_secret_value().rpartition(":")[2])
+        values += addresses.passwords_in(self.database_url)
+        return {value for value in values if len(value) >= _SHORTEST_SECRET}
+
+    @property
     def warehouse_uri(self) -> str:
         """Root URI of all table files, without trailing slash."""
         return addresses.warehouse_uri(self.store_endpoint, self.store_bucket, self.home.resolve())
