@@ -21,8 +21,9 @@ from lakehouse.flight_gateway.tls import RenewedCredentials, TlsFiles
 MAX_CONCURRENT_CALLS = 2048
 # What a message holds besides the batch itself: descriptor, IPC metadata of wide schemas, protobuf framing.
 _FRAMING_ALLOWANCE = 2 << 20
-# What a client may send of the next message while the last one is worked on.
-_LOOKAHEAD = 1 << 20
+# What a client may send of the next messages while the last one is worked on: so much for each upload. Small messages
+# over a line with a round trip of 40 ms then come at 100 MB/s.
+_LOOKAHEAD = 4 << 20
 
 
 class Gateway:
