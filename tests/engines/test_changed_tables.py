@@ -6,7 +6,8 @@ import pytest
 from lakehouse.catalog.errors import ChangedTableError
 from tests.engines.conftest import WRITERS
 from tests.engines.engines_under_test import DuckDB, Polars, WritingEngine
-from tests.engines.shared_lake import NOON_NS, ROWS, SharedLake, fresh_name, imu_rows
+from tests.engines.recordings import NOON_NS, ROWS, imu_rows
+from tests.engines.shared_lake import SharedLake, fresh_name
 
 SPARK = [each for each in WRITERS if each.values[0] == ("spark", "production")]
 pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("place", SPARK, indirect=True, scope="session")]
