@@ -4,7 +4,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +357,10 @@ class OwnTransactions(SqlTableCatalog):
         del connection
         with self._database.transaction() as own:
             super().commit(own, files, staged)
+
+    def commit_together(self, connection: Connection | None, files: TableFiles, staged: Sequence[StagedTable]) -> bool:
+        # None comes from outside: only `commit` has a transaction.
+        return connection is not None and super().commit_together(connection, files, staged)
 
 
 class TestInACatalogElsewhere:
