@@ -22,6 +22,8 @@ from tests.postgres_server import fresh_database, postgres_server
 TOPICS = 10
 FINALIZERS = (1, 4, 16)
 SESSIONS = 32
+# Of these also processes whose topics are their own, so that they share only the tables of the catalog's metadata.
+APART = 4
 DATABASES = ("SQLite", "PostgreSQL")
 _numbers = count()
 
@@ -31,8 +33,9 @@ def measure(run: Run) -> Section:
         "Concurrent finalizers",
         f"Sessions of {TOPICS} topics, all into the same tables, finalized one after another by each of 1, 4 and 16 "
         "finalizers that start at once: processes of their own, as many gateways would be, or threads of one process, "
-        "as the clients of one gateway are. PostgreSQL waits for the disk as SQLite does. The time is of one call; "
-        "*in vain* are commits that were staged again because another process had been faster.",
+        "as the clients of one gateway are; four processes also *apart*, each with topics of its own. PostgreSQL waits "
+        "for the disk as SQLite does. The time is of one call; *in vain* are commits that were staged again because "
+        "another process had been faster.",
     )
     finalizers = FINALIZERS[:2] if run.quick else FINALIZERS
     with ExitStack() as stack:
@@ -43,17 +46,21 @@ def measure(run: Run) -> Section:
             f"{database}/{number}/{kind}": partial(_finalize, run, workers, database, urls[database], number, kind)
             for database in DATABASES
             for number in finalizers
-            for kind in ("processes", "threads")
-            if number > 1 or kind == "processes"
+            for kind in _kinds(number)
         }
         rounds = run.rounds(3)
         found = take_turns(ways, rounds, run.step("finalizers", rounds, len(ways)), warm_ups=0)
         workers.run(_close, *[()] * max(finalizers))
     for number in finalizers:
-        for kind in ("processes", "threads"):
-            if number > 1 or kind == "processes":
-                section.lines += _lines(found, number, kind)
+        for kind in _kinds(number):
+            section.lines += _lines(found, number, kind)
     return section
+
+
+def _kinds(finalizers: int) -> list[str]:
+    if finalizers == 1:
+        return ["processes"]
+    return ["processes", *(["processes apart"] if finalizers == APART else []), "threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +85,10 @@ class _Finalized:
 def _finalize(run: Run, workers: Workers, database: str, url: str, finalizers: int, kind: str) -> _Finalized:
     place = (str(run.directory / database), url)
     sessions = max(1, (SESSIONS // 4 if run.quick else SESSIONS) // finalizers)
-    processes, threads = (finalizers, 1) if kind == "processes" else (1, finalizers)
+    processes, threads = (1, finalizers) if kind == "threads" else (finalizers, 1)
+    sensors = [f"sensors_{number}" if kind == "processes apart" else "sensors" for number in range(processes)]
     names = [[f"sequence-{next(_numbers)}" for _ in range(sessions * threads)] for _ in range(processes)]
-    uploaded = workers.run(_upload, *[(*place, each) for each in names])
+    uploaded = workers.run(_upload, *[(*place, *each) for each in zip(names, sensors, strict=True)])
     starts_at = time.monotonic() + 0.5
     done = workers.run(_finalize_all, *[(*place, each, threads, starts_at) for each in uploaded])
     return _Finalized(
@@ -110,15 +118,15 @@ def _close(rows: RowSource) -> None:
         lake.close()
 
 
-def _upload(rows: RowSource, home: str, url: str, sequences: Sequence[str]) -> list[str]:
-    """Open sessions with all of their topics; returns their UUIDs."""
+def _upload(rows: RowSource, home: str, url: str, sequences: Sequence[str], sensors: str) -> list[str]:
+    """Open sessions with all of their topics, which are below `sensors`; returns their UUIDs."""
     lake = _lake(home, url)
     sessions = []
     for sequence in sequences:
         lake.sequences.create(sequence)
         session = lake.sessions.create(sequence)
         for number in range(TOPICS):
-            locator = TopicLocator(sequence, f"sensors/number_{number}")
+            locator = TopicLocator(sequence, f"{sensors}/number_{number}")
             topic = lake.topics.create(session.uuid, locator, rows.serialization_format, rows.tag)
             with lake.topics.begin_upload(locator, topic, rows.schema) as upload:
                 upload.write(rows.batches[0])
