@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from lakehouse.catalog.query.conditions import FieldCondition
@@ -110,6 +111,8 @@ COLUMNS = [
     *(Column(path, "bigint", INTEGERS) for path in ("items[?].v", "items[!].v", "items[0].v")),
     *(Column(path, "double", FINITE) for path in ("state.readings[?]", "state.readings[!]")),
 ]
+# What is cut off, rounded, or has two zeros.
+WITH_TRAPS = ("text", "long", "double", "state.x", "items[?].name", "items[?].v")
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,62 @@ def _integer_type(kind: str, operand: int) -> str:
     return "decimal(20,0)" if abs(operand) < 10**20 else "decimal(38,0)"
 
 
-def some_predicates(generator: random.Random, rounds: int) -> list[Predicate]:
-    """So many conditions on each column."""
-    return [_some_predicate(column, generator) for _ in range(rounds) for column in COLUMNS]
+def some_predicates(generator: random.Random, files: list[list[dict[str, Any]]]) -> list[Predicate]:
+    """Conditions on each column: one of any kind, and one or two about the smallest or largest value of a file, which
+    nobody finds any more if its bound is wrong by the least.
+
+    Args:
+        files: The rows of each.
+    """
+    found = [_some_predicate(column, generator) for column in COLUMNS]
+    for column in COLUMNS:
+        edges = list({repr(each): each for file in files for each in _edges(column, file)}.values())
+        found += generator.sample(edges, min(2 if column.path in WITH_TRAPS else 1, len(edges)))
+    return found
+
+
+def _edges(column: Column, file: list[dict[str, Any]]) -> list[Predicate]:
+    values = [value for row in file for value in _values(row, column.path) if _can_be_operand(column, value)]
+    if not values or column.kind == "flag":
+        return []
+    ends = [("$leq", min(values)), ("$geq", max(values))]
+    # Zeros are equal, whatever their signs.
+    written = [
+        (operator, _operand(column, -value if column.kind == "double" and not value else value))
+        for operator, value in ends
+    ]
+    return [Predicate(column, each, operand) for operator, operand in written for each in (operator, "$eq")]
+
+
+def _values(row: dict[str, Any], path: str) -> list[Any]:
+    """What a row has at a path: one value, or those of a list; nothing for null."""
+    whole, bracket, rest = path.partition("[")
+    value: Any = row
+    for name in whole.split("."):
+        value = None if value is None else value[name]
+    if not bracket:
+        return [] if value is None else [value]
+    specifier, _, below = rest.partition("]")
+    elements = (value or [])[int(specifier) : int(specifier) + 1] if specifier.isdigit() else value or []
+    if below:
+        elements = [each and each[below.removeprefix(".")] for each in elements]
+    return [each for each in elements if each is not None]
+
+
+def _can_be_operand(column: Column, value: Any) -> bool:
+    """Whether JSON has it, exactly."""
+    if column.kind == "money":
+        return bool(value * 8 == int(value * 8))
+    return column.kind != "double" or math.isfinite(value)
+
+
+def _operand(column: Column, value: Any) -> Any:
+    if column.kind == "day":
+        return str(date(1970, 1, 1) + timedelta(days=value))
+    if column.kind == "instant":
+        moment = datetime(1970, 1, 1) + timedelta(milliseconds=value)
+        return moment.isoformat(" ", "milliseconds")
+    return float(value) if column.kind == "money" else value
 
 
 def _some_predicate(column: Column, generator: random.Random) -> Predicate:
