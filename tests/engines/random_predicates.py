@@ -160,7 +160,13 @@ class Predicate:
             return f"({value} IS {'NOT ' if operator == '$ex' else ''}NULL)"
         if operator == "$match":
             return f"({value} LIKE {dialect.text(LIKE[operand].encode().hex())})"
-        literals = [self._literal(each, dialect) for each in (operand if isinstance(operand, list) else [operand])]
+        operands = operand if isinstance(operand, list) else [operand]
+        if self.column.kind == "double":
+            if operator == "$in":
+                alternatives = [Predicate(self.column, "$eq", each) for each in operands]
+                return f"({' OR '.join(each._holds(value, dialect) for each in alternatives)})"
+            operator, operands = _meeting_both_zeros(operator, operands)
+        literals = [self._literal(each, dialect) for each in operands]
         if operator == "$in":
             found = f"{value} IN ({', '.join(literals)})"
         elif operator == "$between":
@@ -190,6 +196,18 @@ class Predicate:
         if kind == "money":
             return f"CAST('{operand}' AS decimal(12,3))"
         return f"CAST('{operand}' AS {_integer_type(kind, operand)})"
+
+
+def _meeting_both_zeros(operator: str, operands: list[float]) -> tuple[str, list[float]]:
+    """The same condition for readers that take -0.0 for smaller than 0.0, as Iceberg's does in Spark when it looks into
+    the dictionary of a column (docs/sql.md).
+    """
+    first, last = operands[0], operands[-1]
+    if operator == "$eq" and first == 0:
+        return "$between", [-0.0, 0.0]
+    if operator in ("$between", "$outside"):
+        return operator, [first or -0.0, last or 0.0]
+    return operator, [first or (-0.0 if operator in ("$geq", "$lt") else 0.0)]
 
 
 def _integer_type(kind: str, operand: int) -> str:
