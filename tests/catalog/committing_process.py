@@ -15,6 +15,8 @@ from lakehouse.catalog.commits.committer import TableChange
 from lakehouse.catalog.control_plane.turns import Turns
 from tests.catalog.small_lake import SmallLake
 
+HELD_S = 600.0
+
 
 def record(connection: Connection) -> None:
     audit.record(connection, "test", "committed")
@@ -32,11 +34,12 @@ def append(lake: SmallLake, prefix: str, count: str, paths: str) -> None:
     (lake.settings.home / f"{prefix}.counts").write_text(json.dumps(lake.activity.counts()))
 
 
-def hold(lake: SmallLake, longest_turn_s: str) -> None:
+def hold(lake: SmallLake, longest_silence_s: str) -> None:
     """Take the turn to commit, tell so with a file `held`, and keep it."""
-    with Turns(lake.database, lake.activity, longest_turn_s=float(longest_turn_s)).taken():
+    limits = {"longest_silence_s": float(longest_silence_s), "longest_turn_s": HELD_S}
+    with Turns(lake.database, lake.activity, **limits).taken():
         (lake.settings.home / "held").touch()
-        time.sleep(600)
+        time.sleep(HELD_S)
 
 
 def delete(lake: SmallLake, sequence: str, paths: str) -> None:

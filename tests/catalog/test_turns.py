@@ -33,9 +33,9 @@ def run_process(tmp_path: Path, database_url: str, *arguments: str) -> ForkedPro
 
 
 @contextmanager
-def owner_of_the_turn(tmp_path: Path, database_url: str, longest_turn_s: float = LONG_S) -> Iterator[ForkedProgram]:
+def owner_of_the_turn(tmp_path: Path, database_url: str, longest_silence_s: float = LONG_S) -> Iterator[ForkedProgram]:
     """A process that has taken the turn and keeps it."""
-    owner = run_process(tmp_path, database_url, "hold", str(longest_turn_s))
+    owner = run_process(tmp_path, database_url, "hold", str(longest_silence_s))
     try:
         while not (tmp_path / "held").exists():
             assert owner.poll() is None
@@ -130,25 +130,67 @@ def test_an_owner_that_hangs_is_passed_when_patience_ends(lake: SmallLake, tmp_p
         pytest.fail("turns do not come any more")
 
 
-def test_on_postgresql_the_server_ends_the_turn_of_an_owner_that_hangs(tmp_path: Path, postgres_url: str) -> None:
+def test_on_postgresql_the_server_ends_the_turn_of_an_owner_that_is_stopped(tmp_path: Path, postgres_url: str) -> None:
     with SmallLake(tmp_path, postgres_url) as lake:
         table = lake.table()
         turns_of(lake, LONG_S)
-        with owner_of_the_turn(tmp_path, postgres_url, longest_turn_s=SHORT_S) as owner:
+        with owner_of_the_turn(tmp_path, postgres_url, longest_silence_s=SHORT_S) as owner:
             os.kill(owner.pid, signal.SIGSTOP)
             lake.append(table, "drive")
         assert lake.sequences_in(table.identifier) == ["drive"]
         assert lake.activity.counts()["commit_turns_missed"] == 0
 
 
-def test_whoever_loses_the_turn_to_the_server_goes_on_unharmed(postgres_url: str) -> None:
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    migrate(opened)
+    yield opened
+    opened.close()
+
+
+def test_an_owner_that_works_for_long_keeps_its_turn(database: Database) -> None:
+    activity = Activity()
+    with Turns(database, activity, longest_silence_s=2.0).taken():  # shows life four times as often
+        with Turns(database, activity, patience_s=3.0).taken():
+            assert activity.counts()["commit_turns_missed"] == 1
+        with Turns(database, activity, patience_s=0).taken():
+            assert activity.counts()["commit_turns_missed"] == 2
+    assert database.connections()[0] == 0
+
+
+def test_on_postgresql_an_owner_that_comes_to_no_end_gives_its_turn_back(postgres_url: str) -> None:
     database = Database(postgres_url)
-    migrate(database)
-    turns = Turns(database, activity := Activity(), longest_turn_s=SHORT_S)
+    turns = Turns(database, activity := Activity(), longest_silence_s=SHORT_S, longest_turn_s=SHORT_S)
     with turns.taken(), Turns(database, activity, patience_s=LONG_S).taken():
         assert activity.counts()["commit_turns_waited_for"] == 1
+        assert activity.counts()["commit_turns_missed"] == 0
+    with turns.taken():
+        assert activity.counts()["commit_turns_waited_for"] == 1
+    assert database.connections()[0] == 0
+    database.close()
+
+
+@pytest.mark.parametrize("longest_silence_s", [SHORT_S, LONG_S])
+def test_whoever_loses_the_turn_to_the_server_keeps_its_other_connections(
+    postgres_url: str, longest_silence_s: float
+) -> None:
+    database = Database(postgres_url)
+    turns = Turns(database, activity := Activity(), longest_silence_s=longest_silence_s)
+    with turns.taken():
+        with database.transaction() as connection:
+            mine = connection.scalar(text("SELECT pg_backend_pid()"))
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 60000) "
+                    "FROM pg_locks JOIN pg_database ON database = pg_database.oid "
+                    "WHERE locktype = 'advisory' AND datname = current_database()"
+                )
+            )
+        with Turns(database, activity, patience_s=LONG_S).taken():
+            time.sleep(SHORT_S)  # whether its owner finds out now or at the end
     with turns.taken(), database.transaction() as connection:
-        assert connection.scalar(text("SELECT 1")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :mine"), {"mine": mine}) == 1
     assert activity.counts()["commit_turns_missed"] == 0
     assert database.connections()[0] == 0
     database.close()
