@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyiceberg.table.update import AssertTableUUID, RemoveSchemasUpdate
 from pyiceberg.table.update.schema import UpdateSchema
 from pyiceberg.types import DoubleType, IntegerType, LongType, StringType
 
@@ -208,6 +209,96 @@ def test_a_name_that_went_to_another_column_is_never_taken_for_it(
             ask()
 
 
+def forget(lake: ScatteredLake) -> None:
+    """Leave the current schema only, as engines do that expire snapshots and clean the metadata."""
+    table = lake.stock_table(TABLE)
+    past = [number for number in table.schemas() if number != table.schema().schema_id]
+    removal = RemoveSchemasUpdate(schema_ids=past)
+    table.catalog.commit_table(table, (AssertTableUUID(uuid=table.metadata.table_uuid),), (removal,))
+    assert len(lake.stock_table(TABLE).schemas()) == 1
+
+
+def replace_name(update: UpdateSchema) -> None:
+    update.rename_column("raw", "raw_old")
+    update.rename_column("corrected", "raw")
+
+
+def swap_names(lake: ScatteredLake) -> None:
+    for old, new in (("raw", "other"), ("corrected", "raw"), ("other", "corrected")):
+        change(lake, lambda update, old=old, new=new: update.rename_column(old, new))
+
+
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("timestamp_ns", pa.int64(), nullable=False),
+        pa.field("raw", pa.float64()),
+        pa.field("corrected", pa.float64()),
+    ]
+)
+
+
+def raw_drive(first: int) -> pa.RecordBatch:
+    """Ten rows with `corrected` 1000 below `raw`, so that bounds of the one never hold the other."""
+    values = [float(first + number) for number in range(10)]
+    times = [START_NS + (first + number) * 1_000_000 for number in range(10)]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(times), pa.array(values), pa.array([value - 1000 for value in values])], schema=RAW_SCHEMA
+    )
+
+
+@REWRITTEN
+@pytest.mark.parametrize(
+    "steps", [lambda lake: change(lake, replace_name), swap_names], ids=["given to another", "swapped"]
+)
+def test_names_that_changed_places_in_forgotten_schemas_are_never_taken_for_each_other(
+    lake: ScatteredLake, steps: Callable[[ScatteredLake], Any], rewritten: bool
+) -> None:
+    topics = [lake.store("low", [raw_drive(0)]), lake.store("high", [raw_drive(100)])]
+    before = [lake.rows(topic) for topic in topics]
+    steps(lake)
+    if rewritten:
+        rewrite(lake)
+    forget(lake)
+    if rewritten:
+        for ask in (
+            lambda: lake.rows(topics[1]),
+            lambda: found(lake, "raw"),
+            lambda: found(lake, "corrected", "$lt", 0),
+        ):
+            with pytest.raises(ChangedTableError, match="cannot be told which column"):
+                ask()
+    else:
+        assert [lake.rows(topic) for topic in topics] == before
+        assert found(lake, "raw")[0] == {"high"}
+        assert found(lake, "corrected", "$lt", -950.0)[0] == {"low"}
+        assert found(lake, "raw", "$lt", 0.0)[0] == set()
+    later = lake.store("later", [raw_drive(200)])
+    assert later.table_identifier == f"{TABLE}_v2"
+    assert lake.rows(later) == as_texts([raw_drive(200)])
+
+
+@REWRITTEN
+def test_names_that_stayed_are_known_without_the_schemas_of_the_past(
+    lake: ScatteredLake, topics: list[TopicRecord], rewritten: bool
+) -> None:
+    before = [lake.rows(topic) for topic in topics]
+    grown = lake.store("grown", [drive(200).append_column("label", pa.array(["a"] * 10))])
+    assert grown.table_identifier == TABLE
+    change(lake, add_note)
+    if rewritten:
+        rewrite(lake)
+    forget(lake)
+    assert [lake.rows(topic) for topic in topics] == before
+    assert [batch["label"].to_pylist() for batch in lake.lakehouse.reader.read(grown)] == [["a"] * 10]
+    assert found(lake, "count", "$lt", 100) == ({"low"}, 1)
+    assert found(lake, "label", "$eq", "a")[0] == {"grown"}
+    assert lake.store("later", [drive(300)]).table_identifier == TABLE
+
+
+def add_note(update: UpdateSchema) -> None:
+    update.add_column("note", StringType())
+
+
 def test_a_column_dropped_and_added_again_begins_anew(lake: ScatteredLake, topics: list[TopicRecord]) -> None:
     change(lake, lambda update: update.delete_column("count"))
     later = lake.store("later", [drive(200)])
@@ -263,6 +354,19 @@ def test_the_columns_that_tell_whose_a_row_is_have_to_stay(lake: ScatteredLake, 
     lake.lakehouse.sequences.delete("low")
     assert lake.rows(topics[1])
     assert lake.stock_table(TABLE).scan().to_arrow()["sequence"].unique().to_pylist() == ["high"]
+
+
+def test_files_written_while_the_time_had_another_name_have_to_be_rewritten(
+    lake: ScatteredLake, topics: list[TopicRecord]
+) -> None:
+    before = lake.rows(topics[0])
+    change(lake, lambda update: update.rename_column("timestamp_ns", "moment"))
+    rewrite(lake)
+    change(lake, lambda update: update.rename_column("moment", "timestamp_ns"))
+    with pytest.raises(DamagedDataError, match="has to be rewritten there"):
+        lake.rows(topics[0])
+    rewrite(lake)
+    assert lake.rows(topics[0]) == before
 
 
 def test_compaction_keeps_what_was_renamed_and_goes_on_with_the_other_tables(lake: ScatteredLake) -> None:

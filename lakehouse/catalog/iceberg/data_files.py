@@ -189,6 +189,12 @@ def arrival_of(path: str, topic_uuid: str) -> Arrival | None:
     return int(found.group("number")), int(found.group("position") or 0)
 
 
+def is_own_file(path: str) -> bool:
+    """Whether a file has the name of one that an upload or our compaction wrote; such files keep the columns, names and
+    field ids that they were uploaded with."""
+    return _OWN_NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
 def _pairs(mapping: Mapping[int, int]) -> list[list[Any]]:
     return [[key, value] for key, value in mapping.items()]
 

@@ -6,6 +6,7 @@ Pure functions over the fields of table metadata (Iceberg REST API, `CommitTable
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lakehouse.catalog.iceberg.column_history import COLUMNS_PROPERTY
 from lakehouse.catalog.iceberg.table_documents import MAIN_BRANCH
 
 
@@ -18,6 +19,9 @@ def updates(base: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[
     if after["current-schema-id"] != base["current-schema-id"]:
         # -1: the one that was added last; the server numbers them by itself.
         yield {"action": "set-current-schema", "schema-id": -1 if new_schemas else after["current-schema-id"]}
+    mark = (after.get("properties") or {}).get(COLUMNS_PROPERTY)
+    if mark != (base.get("properties") or {}).get(COLUMNS_PROPERTY):
+        yield {"action": "set-properties", "updates": {COLUMNS_PROPERTY: mark}}
     before_ids = _snapshot_ids(base)
     for snapshot in after.get("snapshots") or []:
         if snapshot["snapshot-id"] not in before_ids:

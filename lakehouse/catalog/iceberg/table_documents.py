@@ -19,7 +19,7 @@ from pyiceberg.schema import Schema
 
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import ChangedTableError, StorageError, quoted
-from lakehouse.catalog.iceberg.column_history import ColumnHistory
+from lakehouse.catalog.iceberg.column_history import COLUMNS_PROPERTY, ColumnHistory
 from lakehouse.catalog.iceberg.file_cache import FileCache
 from lakehouse.catalog.iceberg.manifest_format import ManifestFormat, manifest_format, parse_schema
 from lakehouse.catalog.iceberg.manifest_lists import ManifestRecord, decode_manifest_list
@@ -104,7 +104,8 @@ class TableDocument:
     @cached_property
     def columns(self) -> ColumnHistory:
         """Its columns by all names they ever had."""
-        return ColumnHistory(self.fields["schemas"], self.fields["current-schema-id"])
+        uploaded = self.properties.get(COLUMNS_PROPERTY)
+        return ColumnHistory(self.fields["schemas"], self.fields["current-schema-id"], uploaded)
 
     def column_id(self, name: str) -> int:
         """Field id of one of the columns that all topic tables have.

@@ -23,6 +23,7 @@ from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.orphan_marks import mark
 from lakehouse.catalog.control_plane.schema import topics
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StorageError
+from lakehouse.catalog.iceberg.column_history import COLUMNS_PROPERTY, uploaded_columns
 from lakehouse.catalog.iceberg.identifiers import namespace_candidates, table_candidates
 from lakehouse.catalog.iceberg.staging import StagedTable
 from lakehouse.catalog.iceberg.table_catalog import CatalogConflictError, CatalogUncertainError, changing
@@ -250,7 +251,9 @@ def new_topic_metadata(location: str, schema: Schema, properties: dict[str, str]
         PartitionField(recorded_at.field_id, FIRST_PARTITION_FIELD_ID + 1, DayTransform(), DAY_FIELD),
     )
     order = SortOrder(SortField(timestamp.field_id, IdentityTransform(), null_order=NullOrder.NULLS_FIRST))
-    return new_table_metadata(schema, spec, order, location, {**MAINTENANCE_PROPERTIES, **properties})
+    metadata = new_table_metadata(schema, spec, order, location, {**MAINTENANCE_PROPERTIES, **properties})
+    uploaded = uploaded_columns(metadata.schema().model_dump(mode="json", by_alias=True), metadata.last_column_id)
+    return metadata.model_copy(update={"properties": {**metadata.properties, COLUMNS_PROPERTY: uploaded}})
 
 
 def evolved_fields(base: TableDocument, difference: Evolution) -> dict[str, Any]:
@@ -263,6 +266,11 @@ def evolved_fields(base: TableDocument, difference: Evolution) -> dict[str, Any]
         difference.apply_to(update)
     grown = transaction.table_metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
     changed = {key: grown[key] for key in ("schemas", "current-schema-id", "last-column-id")}
+    if base.columns.is_plain:
+        # Names that others have changed are never marked as those of uploads.
+        after = TableDocument(location, {**base.fields, **changed})
+        uploaded = uploaded_columns(after.schema_fields, grown["last-column-id"])
+        changed["properties"] = {**base.properties, COLUMNS_PROPERTY: uploaded}
     return {**base.successor(base.next_timestamp_ms()), **changed}
 
 
@@ -290,7 +298,9 @@ def _takes_uploads(document: TableDocument, plan: StoragePlan) -> bool:
     if not document.is_writable:
         return False
     columns = document.columns
-    return columns.is_plain or not any(columns.is_taken_away(path) for _, path, _ in walk(plan.payload))
+    if columns.is_plain:
+        return True
+    return columns.takes_names(path for _, path, _ in walk(plan.payload))
 
 
 def _belongs_to(document: TableDocument, tag: str, path: str) -> bool:

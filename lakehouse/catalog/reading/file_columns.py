@@ -160,19 +160,25 @@ class FileColumns:
     columns: tuple[_Column, ...]
 
     @classmethod
-    def find(cls, schema: pa.Schema, history: ColumnHistory, wanted: WantedColumns) -> "FileColumns":
+    def find(
+        cls, schema: pa.Schema, history: ColumnHistory, wanted: WantedColumns, *, is_as_uploaded: bool
+    ) -> "FileColumns":
         """Find them by their ids.
 
         Args:
             schema: Of the file, with field ids.
             history: Of the table.
             wanted: Columns of the topic.
+            is_as_uploaded: Whether the file is one of ours, in which columns have the names of the upload.
 
         Raises:
             ChangedTableError: If a column that rows cannot be without was dropped, or it cannot be told which is meant.
         """
+        if not is_as_uploaded:
+            _check_known(history, wanted)
         columns = {each.name: each for each in (*_OWN, *wanted.columns)}
-        return cls(tuple(_find(each, (), list(schema), history) for each in columns.values()))
+        naming = _Naming(history, history.is_forgetful and is_as_uploaded)
+        return cls(tuple(_find(each, (), list(schema), naming) for each in columns.values()))
 
     @property
     def sources(self) -> list[str]:
@@ -198,34 +204,61 @@ class FileColumns:
         return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def _find(wanted: WantedColumn, parent: ColumnPath, siblings: Sequence[pa.Field], history: ColumnHistory) -> _Column:
+@dataclass(frozen=True, slots=True)
+class _Naming:
+    """How names of a topic lead to columns of a file.
+
+    Attributes:
+        history: Of the table.
+        is_as_uploaded: Whether the file tells more than the table, which has forgotten what the names meant.
+    """
+
+    history: ColumnHistory
+    is_as_uploaded: bool
+
+
+def _check_known(history: ColumnHistory, wanted: WantedColumns) -> None:
+    """Refuse to guess in files of other engines, in which columns have the names of any time."""
+    paths = {*wanted.paths, *((each.name,) for each in _OWN)}
+    unknown = min((path for path in paths if not history.knows(path)), default=None)
+    if unknown is not None:
+        raise ChangedTableError(
+            f"it cannot be told which column of the table is {column_text(unknown)} of the upload: another engine "
+            "rewrote files of the table, and the schemas that tell what its columns were called were removed"
+        )
+
+
+def _find(wanted: WantedColumn, parent: ColumnPath, siblings: Sequence[pa.Field], naming: _Naming) -> _Column:
     path = (*parent, wanted.name)
-    field = _resolve(path, siblings, history)
+    field = _resolve(path, siblings, naming)
     if field is None and wanted.is_required:
         raise ChangedTableError(
             f"{column_text(path)} was dropped from the table by another engine, and the topic has no rows without it"
         )
-    return _Column(wanted, None, ()) if field is None else _column(wanted, path, field, field.name, history)
+    return _Column(wanted, None, ()) if field is None else _column(wanted, path, field, field.name, naming)
 
 
-def _column(wanted: WantedColumn, path: ColumnPath, field: pa.Field, source: str, history: ColumnHistory) -> _Column:
+def _column(wanted: WantedColumn, path: ColumnPath, field: pa.Field, source: str, naming: _Naming) -> _Column:
     kind = field.type
     if pat.is_struct(kind):
-        return _Column(wanted, source, tuple(_find(each, path, list(kind), history) for each in wanted.children))
+        return _Column(wanted, source, tuple(_find(each, path, list(kind), naming) for each in wanted.children))
     levels = {}
     if pat.is_map(kind):
         levels = {KEY: kind.key_field, VALUE: kind.item_field}
     elif is_any_list(kind):
         levels = {ELEMENT: kind.value_field}
     children = [each for each in wanted.children if each.name in levels]
-    found = (_column(each, (*path, each.name), levels[each.name], each.name, history) for each in children)
+    found = (_column(each, (*path, each.name), levels[each.name], each.name, naming) for each in children)
     return _Column(wanted, source, tuple(found))
 
 
-def _resolve(path: ColumnPath, siblings: Sequence[pa.Field], history: ColumnHistory) -> pa.Field | None:
+def _resolve(path: ColumnPath, siblings: Sequence[pa.Field], naming: _Naming) -> pa.Field | None:
     """The field of the file that a path of the topic means; None if it was dropped, or is younger than the file."""
+    history = naming.history
     known = history.ids(path)
     named = next((each for each in siblings if each.name == path[-1]), None)
+    if naming.is_as_uploaded:
+        return named if named is not None and history.is_live(_field_id(named, path, history)) else None
     if not known:
         # The table has forgotten the schemas of that time. The file tells the id, if it is of that time.
         if named is None:

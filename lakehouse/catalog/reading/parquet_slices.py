@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from lakehouse.catalog.bounded_cache import BoundedCache
 from lakehouse.catalog.errors import DamagedDataError
 from lakehouse.catalog.iceberg.column_history import ColumnHistory
+from lakehouse.catalog.iceberg.data_files import is_own_file
 from lakehouse.catalog.reading.file_columns import FileColumns, WantedColumns
 from lakehouse.catalog.reading.merge import TimedBatch
 from lakehouse.catalog.reading.remote_file import RemoteFiles, Span
@@ -138,7 +139,8 @@ class ParquetSlices:
         """
         if history is None or wanted.have_their_names(history):
             return None
-        return FileColumns.find(self.footer(path).metadata.schema.to_arrow_schema(), history, wanted)
+        schema = self.footer(path).metadata.schema.to_arrow_schema()
+        return FileColumns.find(schema, history, wanted, is_as_uploaded=is_own_file(path))
 
     def timestamps(
         self, path: str, row_groups: Sequence[int], selection: Selection, foreseen: Sequence[str] = ()
@@ -277,7 +279,10 @@ class ParquetSlices:
 def _summarize(metadata: pq.FileMetaData, file_size: int = 0, whole: Span | None = None) -> Footer:
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     if TIMESTAMP_COLUMN not in paths:
-        raise DamagedDataError(f"a data file has no column {TIMESTAMP_COLUMN}")
+        raise DamagedDataError(
+            f"a data file has no column {TIMESTAMP_COLUMN}: if another engine wrote it while the column had another "
+            "name, the file has to be rewritten there"
+        )
     timestamp_column = paths.index(TIMESTAMP_COLUMN)
     top_level = [path.partition(".")[0] for path in paths]
     starts, ends, counts = [], [], []
