@@ -135,17 +135,44 @@ def test_parts_are_asked_for_where_botocore_would_ask(bucket: str, endpoint: str
     assert asked[0] == asked[1]
 
 
-def test_what_a_store_refuses_is_asked_for_in_the_general_way_and_soon_in_no_other(
-    s3: S3Server, bucket: str, settings: Settings, warehouse: Warehouse
+def test_what_a_store_refuses_is_asked_for_in_the_general_way_and_soon_in_the_other_once_a_minute(
+    s3: S3Server, bucket: str, settings: Settings, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(warehouse, "a", b"0123456789")
     store = ObjectStore.from_settings(settings)
     credentials, connections = store._session.get_credentials(), URLLib3Session()
-    elsewhere = ObjectRanges(f"{s3.endpoint}/{bucket}/", "eu-north-9", credentials, connections)
+    now = 0.0
+    address = f"{s3.endpoint}/{bucket}/"
+    elsewhere = ObjectRanges(address, "eu-north-9", credentials, connections, clock=lambda: now)
     vars(store)["_ranges"] = elsewhere
     with s3.counted(bucket) as requests:
         assert [store.read_range("a", 2, 5) for _ in range(8)] == [b"234"] * 8
     assert Counter(request.status >= 400 for request in requests) == {True: 5, False: 8}
+    now = 60.0
+    with s3.counted(bucket) as requests:
+        assert [store.read_range("a", 2, 5) for _ in range(3)] == [b"234"] * 3
+    assert Counter(request.status >= 400 for request in requests) == {True: 1, False: 3}
+    assert sum("the short way" in record.message for record in caplog.records) == 1
+    elsewhere._region, now = s3.region, 120.0  # what was wrong is put right
+    with s3.counted(bucket) as requests:
+        assert [store.read_range("a", 2, 5) for _ in range(3)] == [b"234"] * 3
+    assert Counter(request.status >= 400 for request in requests) == {False: 3}
+
+
+def test_a_store_that_was_away_is_read_by_the_short_way_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    with s3_server(tmp_path) as before:
+        bucket = before.new_bucket()
+        settings = Settings.load(home=tmp_path, db_url="", **before.settings(bucket))
+        write(Warehouse.open(settings), "a", b"0123456789")
+        store = ObjectStore.from_settings(settings)
+        assert store.read_range("a", 2, 5) == b"234"
+    assert store._ranges is not None
+    assert [store._ranges.get("a", "bytes=2-4") for _ in range(8)] == [None] * 8
+    general: list[str] = []
+    store._client.meta.events.register("before-send.s3.GetObject", lambda request, **_: general.append(request.url))
+    with s3_server(tmp_path, port=before.port, keys=(before.access_key, before.secret_key)):
+        assert store.read_range("a", 2, 5) == b"234"
+    assert general == []
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
