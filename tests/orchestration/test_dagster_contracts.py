@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 
 from lakehouse.catalog.iceberg.sql_catalog import open_sql_catalog
 from lakehouse.catalog.lakehouse import Lakehouse
@@ -124,9 +126,45 @@ def test_what_somebody_had_judged_since_its_commit_is_not_judged_again(
         config = {"ops": {"validation_of_what_is_named": {"config": {"sequences": "a_*"}}}}
         assert validate(instance, run_config=config).success
         later = record_sequence(lake, "a_2", {"imu": ("IMU", imu_table(imu_rows(5)))})
-    (request,) = tick(instance, validation_sensor).run_requests or []
-    asked = request.run_config["ops"]["validation_of_what_is_named"]["config"]["sessions"]
+    asked = asked_for(tick(instance, validation_sensor))
     assert asked == [str(session.locator) for session in (other, later)], named.locator
+
+
+def test_sessions_that_a_launched_run_covers_are_validated_after_all_if_it_does_not_succeed(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    with Lakehouse.open(Settings.load()) as lake:
+        made = {
+            name: str(record_sequence(lake, name, {"imu": ("IMU", imu_table(imu_rows(5)))}).locator)
+            for name in ("cancelled", "failing", "succeeding")
+        }
+    time.sleep(1.1)  # Dagster keeps the whole seconds in which runs were created
+    job = defs.resolve_job_def("validate_recordings")
+    runs = {
+        name: instance.create_run_for_job(
+            job, run_config={"ops": {"validation_of_what_is_named": {"config": {"sessions": [session]}}}}
+        )
+        for name, session in made.items()
+    }
+    ticked = tick(instance, validation_sensor)
+    assert ticked.run_requests == []
+    instance.report_run_canceled(runs["cancelled"])
+    ticked = tick(instance, validation_sensor, ticked.cursor)
+    assert asked_for(ticked) == [made["cancelled"]]
+    instance.report_run_failed(runs["failing"])
+    ticked = tick(instance, validation_sensor, ticked.cursor)
+    assert asked_for(ticked) == [made["failing"]], "the other one still has its run"
+    assert execute_run(InMemoryJob(job), runs["succeeding"], instance).success
+    ticked = tick(instance, validation_sensor, ticked.cursor)
+    assert ticked.run_requests == []
+    assert tick(instance, validation_sensor, ticked.cursor).run_requests == []
+
+
+def asked_for(ticked: dg.SensorResult) -> list[str]:
+    """The sessions that the one run which a tick asks for is to validate."""
+    (request,) = ticked.run_requests or []
+    sessions: list[str] = request.run_config["ops"]["validation_of_what_is_named"]["config"]["sessions"]
+    return sessions
 
 
 def test_partitions_chosen_in_the_ui_and_everything_at_night(home: Path, instance: dg.DagsterInstance) -> None:

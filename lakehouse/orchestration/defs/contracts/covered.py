@@ -1,13 +1,13 @@
 """Which sessions are judged already, or being judged, by a run that somebody launched."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.catalog.history import Change
 from lakehouse.catalog.locators import SessionLocator
 from lakehouse.orchestration.defs.contracts.jobs import (
     ValidationConfig,
@@ -20,19 +20,38 @@ _NOT_DONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.Dagst
 _COUNTING = [status for status in dg.DagsterRunStatus if status not in _NOT_DONE]
 
 
-def covered_by_runs(instance: dg.DagsterInstance, finalized: Sequence[Change]) -> set[str]:
-    """Those of the sessions that runs cover which began when they were finalized; a run that failed covers none."""
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """Locators of sessions.
+
+    Attributes:
+        judged: By a run that has succeeded.
+        awaited: By a run that has not ended; it may yet fail, or be cancelled.
+    """
+
+    judged: frozenset[str]
+    awaited: frozenset[str]
+
+
+def covered_by_runs(instance: dg.DagsterInstance, finalized: Mapping[str, int]) -> Covered:
+    """The sessions that runs cover which began when these were finalized; a run that failed covers none.
+
+    Args:
+        instance: Knows the runs.
+        finalized: When each session was, Unix ns by locator.
+    """
     if not finalized:
-        return set()
-    since = datetime.fromtimestamp(min(change.at_ns for change in finalized) / 1e9, UTC)
+        return Covered(frozenset(), frozenset())
+    since = datetime.fromtimestamp(min(finalized.values()) / 1e9, UTC)
     filters = dg.RunsFilter(job_name=validate_recordings.name, statuses=_COUNTING, created_after=since)
-    records = instance.get_run_records(filters, limit=MAX_RUNS)
-    covered: set[str] = set()
-    for record in records:
+    judged: set[str] = set()
+    awaited: set[str] = set()
+    for record in instance.get_run_records(filters, limit=MAX_RUNS):
         begun_ns = int(record.create_timestamp.timestamp() * 1e9)
-        older = [change.resource for change in finalized if change.at_ns < begun_ns]
-        covered.update(_named(record.dagster_run.run_config, older))
-    return covered
+        older = [session for session, at_ns in finalized.items() if at_ns < begun_ns]
+        is_done = record.dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        (judged if is_done else awaited).update(_named(record.dagster_run.run_config, older))
+    return Covered(frozenset(judged), frozenset(awaited - judged))
 
 
 def _named(run_config: Any, sessions: Iterable[str]) -> list[str]:

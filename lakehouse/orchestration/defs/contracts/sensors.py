@@ -16,6 +16,8 @@ from lakehouse.orchestration.history_position import next_changes
 from lakehouse.orchestration.resources import LakehouseResource
 
 CHANGES_PER_TICK = 500
+# What the cursor holds besides the position in the history.
+AWAITED = "awaited"
 
 
 @dg.sensor(
@@ -24,23 +26,39 @@ CHANGES_PER_TICK = 500
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Validates the sessions that were finalized since the last look, whoever did it, many in one run: loading "
-        "Great Expectations takes longer than judging a recording. Those that somebody has judged since are left out."
+        "Great Expectations takes longer than judging a recording. Those that somebody has judged since are left out; "
+        "those that a run was launched for are kept in mind until it has succeeded, or validated if it does not."
     ),
 )
 def validation_sensor(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
     with lakehouse.open(actor="dagster sensor") as lake:
         changes, position = next_changes(lake, context.cursor, CHANGES_PER_TICK)
-    finalized = [change for change in changes if change.operation == FINALIZED]
+    finalized = _awaited(context.cursor)
+    finalized |= {change.resource: change.at_ns for change in changes if change.operation == FINALIZED}
     covered = covered_by_runs(context.instance, finalized)
-    sessions = [change.resource for change in finalized if change.resource not in covered]
+    awaited = {session: at_ns for session, at_ns in finalized.items() if session in covered.awaited}
+    cursor = json.dumps(position.as_json() | {AWAITED: awaited})
+    sessions = [session for session in finalized if session not in covered.judged | covered.awaited]
     if not sessions:
-        since = f"{len(covered)} sessions finalized since the last look are judged by runs that were launched for them"
-        reason = since if covered else "no session was finalized since the last look"
-        return dg.SensorResult(skip_reason=reason, cursor=str(position))
+        reason = (
+            f"runs that were launched for the sessions finalized lately have judged {len(covered.judged)} of them and "
+            f"are to judge {len(awaited)}"
+            if finalized
+            else "no session was finalized since the last look"
+        )
+        return dg.SensorResult(skip_reason=reason, cursor=cursor)
     requests = [
         _request(sessions[start : start + SEQUENCES_PER_RUN]) for start in range(0, len(sessions), SEQUENCES_PER_RUN)
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(position))
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+
+def _awaited(cursor: str | None) -> dict[str, int]:
+    """The sessions that runs were to judge which had not ended at the last look, and when they were finalized."""
+    try:
+        return {str(session): int(at_ns) for session, at_ns in json.loads(cursor or "{}").get(AWAITED, {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _request(sessions: list[str]) -> dg.RunRequest:
