@@ -117,8 +117,8 @@ class ObjectRanges:
         self._next_try = self._clock() + _PAUSE_S
         if self._refusals == _REFUSALS:
             logger.warning(
-                "the object store refuses the short way to parts of objects (status %d): the general client reads them, "
-                "which is slower; the short way is tried again every %.0f s",
+                "the object store refuses the short way to parts of objects (status %d): the general client reads "
+                "them, which is slower; the short way is tried again every %.0f s",
                 status,
                 _PAUSE_S,
             )
