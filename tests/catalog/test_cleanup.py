@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
 from lakehouse.catalog.commits.committer import TableChange
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES
@@ -233,6 +233,33 @@ def test_a_damaged_table_stops_neither_the_upkeep_of_others_nor_its_own_repair(l
         with pytest.raises(StorageError):
             run_cleanup_cycle(other.database, other.files, other.committer, settings)
         assert len(lake.stock_table(table.identifier).snapshots()) <= 6, "nothing is purged, but all else is done"
+
+
+def test_what_ended_maintenance_is_told_also_where_the_audit_log_refuses_its_entry(
+    lake: SmallLake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake.append(lake.table("a/damaged"), "drive")
+    damaged, table = lake.table("a/damaged").identifier, lake.table()
+    settings = with_settings(lake, snapshots_to_keep=4, cleanup_time_interval=0)
+    with lake.database.transaction() as connection:
+        connection.execute(text("ALTER TABLE audit_log RENAME TO lost"))
+
+    def append_and_open() -> SmallLake:
+        for number in range(20):
+            lake.append(table, f"drive-{number}")
+        return SmallLake(tmp_path, lake.database.url)
+
+    with append_and_open() as other, pytest.raises(StorageError) as refused:
+        MaintenanceWorker(other.database, other.files, other.committer, settings).run([table.identifier, damaged])
+    assert "could not be recorded" not in caplog.text
+    break_table(lake, "a/damaged")
+    with append_and_open() as other, pytest.raises(StorageError) as worker_error:
+        MaintenanceWorker(other.database, other.files, other.committer, settings).run([table.identifier, damaged])
+    assert caplog.text.count("could not be recorded") == 1
+    with append_and_open() as other, pytest.raises(StorageError) as cycle_error:
+        run_cleanup_cycle(other.database, other.files, other.committer, settings)
+    assert caplog.text.count("could not be recorded") == 2
+    assert worker_error.value.message == cycle_error.value.message != refused.value.message
 
 
 def test_tables_of_other_format_versions_in_the_catalog_are_nobodys_business(lake: SmallLake, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lakehouse.catalog.iceberg.table_documents import TableDocument, TableFiles
 from lakehouse.catalog.iceberg.tables import TopicTables, is_unfilled_topic_table
 from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.orphans import OrphanReport, OrphanSearch
+from lakehouse.catalog.maintenance.recording import recorded_at_the_end
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
 
@@ -119,23 +120,22 @@ class _Cycle:
         before = self._count()
         report = CleanupReport(dry_run, before, before)
         removed_before_ns = self._now_ns() - self._retention_s * NANOSECONDS
-        try:
-            if dry_run:
-                self._foresee(report, removed_before_ns)
-            else:
-                self._maintain(report, removed_before_ns)
-            if self._lease.hold():
-                search = OrphanSearch(self._database, self._files, self._retention_s)
-                report.orphans = search.run(dry_run, self._now_ns())
-            else:
-                logger.warning("cleanup took so long that another process has taken over; the rest is left to it")
-        finally:
-            # Also of a cycle that a damaged table ends half-way: what has expired by then is gone.
-            if not dry_run:
-                self._record(report)
-        if not dry_run:
-            report.after = self._count()
+        if dry_run:
+            self._foresee(report, removed_before_ns)
+            self._search_orphans(report)
+            return report
+        with recorded_at_the_end(lambda: self._record(report)):
+            self._maintain(report, removed_before_ns)
+            self._search_orphans(report)
+        report.after = self._count()
         return report
+
+    def _search_orphans(self, report: CleanupReport) -> None:
+        if self._lease.hold():
+            search = OrphanSearch(self._database, self._files, self._retention_s)
+            report.orphans = search.run(report.dry_run, self._now_ns())
+        else:
+            logger.warning("cleanup took so long that another process has taken over; the rest is left to it")
 
     def _maintain(self, report: CleanupReport, removed_before_ns: int) -> None:
         """Look after the tables for as long as no other process has taken over."""

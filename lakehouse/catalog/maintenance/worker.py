@@ -15,6 +15,7 @@ from lakehouse.catalog.iceberg.table_documents import TableFiles
 from lakehouse.catalog.maintenance.audit_trail import run_audit_care
 from lakehouse.catalog.maintenance.cleanup import run_cleanup_cycle
 from lakehouse.catalog.maintenance.leases import Lease
+from lakehouse.catalog.maintenance.recording import recorded_at_the_end
 from lakehouse.catalog.maintenance.upkeep import Upkeep, UpkeepResult, logged_failure
 from lakehouse.catalog.settings import Settings
 
@@ -117,11 +118,9 @@ class MaintenanceWorker:
             StorageError: If database or warehouse fail.
         """
         done: dict[str, UpkeepResult] = {}
-        try:
+        with recorded_at_the_end(lambda: self._record_expiry(done)):
             for identifier in identifiers:
                 done[identifier] = self._maintain(identifier)
-        finally:
-            self._record_expiry(done)
         return sum(done.values(), start=UpkeepResult())
 
     def _run(self) -> None:
@@ -229,15 +228,13 @@ class MaintenanceWorker:
 
     def _maintain_all(self, identifiers: list[str]) -> None:
         done: dict[str, UpkeepResult] = {}
-        try:
+        with recorded_at_the_end(lambda: self._record_expiry(done)):
             for position, identifier in enumerate(identifiers):
                 if not self._pause(0) or not self._lease.hold():
                     self.notify(identifiers[position:])
                     return
                 with logged_failure(identifier):
                     done[identifier] = self._maintain(identifier)
-        finally:
-            self._record_expiry(done)
 
     def _maintain(self, identifier: str) -> UpkeepResult:
         result = self._upkeep.maintain(identifier)
