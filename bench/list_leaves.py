@@ -18,7 +18,7 @@ from bench.measuring import interleave, ratio_of_times
 from bench.report import Line, Section
 from bench.rows import START_NS
 from bench.runs import Run
-from lakehouse.catalog.commits.committer import CommitPlan, TableChange
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.schema import data_files
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.sql_catalog import read_pointers

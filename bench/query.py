@@ -25,7 +25,7 @@ from bench.measuring import Spread, interleave, ratio_of_times, take_turns, wait
 from bench.report import Line, Section
 from bench.rows import START_NS, RowSource
 from bench.runs import Run
-from lakehouse.catalog.commits.committer import CommitPlan, TableChange
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.schema import data_files
 from lakehouse.catalog.iceberg.bounds import serialize
 from lakehouse.catalog.iceberg.data_files import DataFileEntry

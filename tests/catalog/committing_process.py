@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import TableChange
+from lakehouse.catalog.commits.plan import TableChange
 from lakehouse.catalog.control_plane.turns import Turns
 from tests.catalog.small_lake import SmallLake
 
@@ -22,12 +22,17 @@ def record(connection: Connection) -> None:
     audit.record(connection, "test", "committed")
 
 
-def append(lake: SmallLake, prefix: str, count: str, paths: str) -> None:
+def append(lake: SmallLake, prefix: str, count: str, paths: str, limit_s: str = "") -> None:
     """Append `count` sequences to every table of the comma-separated topic paths, all tables in one commit.
 
-    Leaves what the process has done in a file: the counts of `Activity`.
+    Tells with a file `PREFIX.ready` that it is about to, and leaves what it has done in another: the counts of
+    `Activity`. A limit in seconds is that of all there are to turns.
     """
+    if limit_s:
+        limits = dict.fromkeys(("patience_s", "longest_silence_s", "longest_turn_s"), float(limit_s))
+        lake.committer.turns = Turns(lake.database, lake.activity, **limits)
     tables = [lake.table(path) for path in paths.split(",")]
+    (lake.settings.home / f"{prefix}.ready").touch()
     for number in range(int(count)):
         name = f"{prefix}-{number}"
         lake.commit([TableChange(table.identifier, add=[lake.write(table, name)]) for table in tables], record)

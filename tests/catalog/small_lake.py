@@ -18,8 +18,9 @@ from pyiceberg.table import Table
 from sqlalchemy import Connection
 
 from lakehouse.catalog.activity import Activity
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import Committer
 from lakehouse.catalog.commits.metadata_tables import MetadataTables
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.control_plane.migrate import migrate
 from lakehouse.catalog.iceberg.bounds import column_metrics, count_elements

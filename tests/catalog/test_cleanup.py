@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import insert, select, text
 
-from lakehouse.catalog.commits.committer import TableChange
 from lakehouse.catalog.commits.metadata_tables import METADATA_TABLES
+from lakehouse.catalog.commits.plan import TableChange
 from lakehouse.catalog.control_plane.schema import data_files, sequences, sessions, topics
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.data_files import data_file_uri

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, func, select, text
 
 from lakehouse.catalog import audit
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, StalePlanError, TableChange
+from lakehouse.catalog.commits.committer import Committer
+from lakehouse.catalog.commits.plan import CommitPlan, StalePlanError, TableChange
 from lakehouse.catalog.control_plane.schema import audit_log
 from lakehouse.catalog.control_plane.turns import Turns
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StateError, StorageError

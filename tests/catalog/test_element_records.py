@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.catalog.commits.committer import TableChange
+from lakehouse.catalog.commits.plan import TableChange
 from lakehouse.catalog.iceberg.bounds import ElementBounds
 from lakehouse.catalog.iceberg.data_files import DataFileEntry
 from lakehouse.catalog.iceberg.element_records import (

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Connection
 
-from lakehouse.catalog.commits.committer import CommitPlan, Committer, TableChange
+from lakehouse.catalog.commits.committer import Committer
+from lakehouse.catalog.commits.plan import CommitPlan, TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import InvalidDataError, NotFoundError, StateError, StorageError
 from lakehouse.catalog.iceberg.table_documents import TableFiles

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,11 +54,16 @@ def test_processes_that_commit_at_once_stage_nothing_in_vain(
     lake: SmallLake, tmp_path: Path, database_url: str
 ) -> None:
     tables = [lake.table(path) for path in PATHS]
-    processes = [
-        run_process(tmp_path, database_url, "append", f"process{number}", "5", ",".join(PATHS)) for number in range(3)
-    ]
+    arguments = ("5", ",".join(PATHS), str(LONG_S))
+    names = [f"process{number}" for number in range(3)]
+    with Turns(lake.database, Activity(), longest_silence_s=LONG_S, longest_turn_s=LONG_S).taken():
+        processes = [run_process(tmp_path, database_url, "append", name, *arguments) for name in names]
+        while not all((tmp_path / f"{name}.ready").exists() for name in names):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        time.sleep(SHORT_S)  # now they wait at the gate, which is the turn
     assert [process.wait(120) for process in processes] == [0, 0, 0]
-    counts = [json.loads((tmp_path / f"process{number}.counts").read_text()) for number in range(3)]
+    counts = [json.loads((tmp_path / f"{name}.counts").read_text()) for name in names]
     assert [each["commits"] for each in counts] == [5, 5, 5]
     assert [each["commit_turns_missed"] for each in counts] == [0, 0, 0]
     assert [each["commit_conflicts"] for each in counts] == [0, 0, 0]
@@ -70,7 +75,7 @@ def test_a_process_that_wants_turn_after_turn_lets_others_have_theirs(
     lake: SmallLake, tmp_path: Path, database_url: str
 ) -> None:
     lake.table(PATHS[0])
-    other = run_process(tmp_path, database_url, "append", "other", "5", PATHS[0])
+    other = run_process(tmp_path, database_url, "append", "other", "5", PATHS[0], str(LONG_S))
     while other.poll() is None:
         with lake.committer.turns.taken():
             time.sleep(0.005)
@@ -95,6 +100,52 @@ def test_whoever_comes_while_a_process_waits_for_its_turn_shares_the_commit(lake
         thread.join()
     assert lake.sequences_in(table.identifier) == [f"drive-{number}" for number in range(8)]
     assert lake.activity.counts()["commits"] == 1
+
+
+@contextmanager
+def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """The main thread, as by Ctrl-C, some time after the condition has come true."""
+
+    def interrupt() -> None:
+        while not condition():
+            time.sleep(0.01)
+        time.sleep(SHORT_S)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+        time.sleep(60)
+        pytest.fail("nothing was interrupted")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_interrupted_before_its_turn_is_never_committed(lake: SmallLake) -> None:
+    table = lake.table()
+    turns_of(lake, LONG_S)
+    with Turns(lake.database, Activity()).taken():
+        with interrupted_when(lambda: len(lake.committer._waiting) >= 1):
+            lake.append(table, "interrupted as leader")
+        turns_of(lake, LONG_S)
+        other = threading.Thread(target=lake.append, args=(table, "other"))
+        other.start()
+        while len(lake.committer._waiting) < 1:
+            time.sleep(0.01)
+        with interrupted_when(lambda: len(lake.committer._waiting) >= 2):
+            lake.append(table, "interrupted behind a leader")
+    other.join()
+    # Nor does it keep a turn that came later.
+    turns_of(lake, 60.0)
+    missed = lake.activity.counts()["commit_turns_missed"]
+    lake.append(table, "last")
+    assert lake.activity.counts()["commit_turns_missed"] == missed
+    assert lake.sequences_in(table.identifier) == ["last", "other"]
 
 
 def test_a_killed_owner_of_the_turn_lets_others_go_on(lake: SmallLake, tmp_path: Path, database_url: str) -> None:

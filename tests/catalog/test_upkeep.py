@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from lakehouse.catalog.commits.committer import TableChange
+from lakehouse.catalog.commits.plan import TableChange
 from lakehouse.catalog.control_plane.database import Database
 from lakehouse.catalog.errors import StorageError
 from lakehouse.catalog.iceberg.data_files import DataFileEntry

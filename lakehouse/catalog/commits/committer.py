@@ -28,8 +28,6 @@ from lakehouse.catalog.errors import CommitConflictError, StorageError
 from lakehouse.catalog.iceberg.staging import StagedTable
 from lakehouse.catalog.iceberg.table_documents import TableFiles
 
-__all__ = ["CommitPlan", "Committer", "StalePlanError", "TableChange"]
-
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.01
 # Longer pauses would only let whoever has just won win again.
@@ -37,6 +35,7 @@ LONGEST_PAUSE_S = 0.25
 MAX_GROUP = 64
 # Files staged longer ago (by a process that was suspended, say) may have been collected as orphans.
 STAGING_EXPIRES_S = 600.0
+_INTERRUPTED = "the commit was interrupted"
 
 
 @dataclass(eq=False)
@@ -116,8 +115,12 @@ class Committer:
         request = _Request(prepare, time.monotonic() + self._patience_s, alone)
         with self._changed:
             self._waiting.append(request)
-            while self._has_leader and not request.done:
-                self._changed.wait()
+            try:
+                while self._has_leader and not request.done:
+                    self._changed.wait()
+            except BaseException:
+                self._withdraw(request)
+                raise
             leads = not request.done
             self._has_leader = self._has_leader or leads
         if leads:
@@ -157,11 +160,18 @@ class Committer:
                         self._changed.notify_all()
         finally:
             with self._changed:
+                self._withdraw(own)
                 for request in group:
                     if not request.done:
-                        request.finish(StorageError("the commit was interrupted"))
+                        request.finish(StorageError(_INTERRUPTED))
                 self._has_leader = False
                 self._changed.notify_all()
+
+    def _withdraw(self, request: _Request) -> None:
+        """Of a caller that was interrupted: nobody else is to commit what it believes was not."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+            request.finish(StorageError(_INTERRUPTED))
 
     def _commit_group(self, group: Sequence[_Request]) -> None:
         pause = FIRST_PAUSE_S

@@ -45,7 +45,14 @@ class FileQueue:
         waiting = _Waiting(self._path)
         thread = threading.Thread(target=waiting.wait, name="commit-turn", daemon=True)
         thread.start()
-        thread.join(patience_s)
+        try:
+            thread.join(patience_s)
+        except BaseException:
+            # Nobody would give back what the thread gets.
+            if not waiting.give_up() and (end := waiting.result()) is not None:
+                end()
+            self._left_behind = thread
+            raise
         if waiting.give_up():
             self._left_behind = thread
         return waiting.result()
