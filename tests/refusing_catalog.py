@@ -1,4 +1,4 @@
-"""A server in the place of an Iceberg REST catalog that refuses, and repeats what it was shown while it does."""
+"""A server in the place of an Iceberg REST catalog that refuses or fails, and repeats what it was shown."""
 
 import json
 import threading
@@ -14,10 +14,11 @@ _GREETINGS: dict[str, dict[str, Any]] = {
 
 
 class RefusingCatalog(ThreadingHTTPServer):
-    """Answers with 401; its error text holds the credentials of the request, as those of careless servers do.
+    """Answers with an error; its text holds the credentials of the request, as those of careless servers do.
 
     Attributes:
         greets: Whether clients may connect and see that it is empty, and are refused only afterwards.
+        status: With which it refuses; 200: with an answer that has nothing of what it should have.
         shown: Everything that clients sent: headers and bodies.
     """
 
@@ -26,6 +27,7 @@ class RefusingCatalog(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.greets = False
+        self.status = 401
         self.shown = ""
 
     @property
@@ -45,8 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif catalog.greets and self.command == "GET":
             self._send(404, {"error": {"message": "there is none", "type": "NoSuchTableException", "code": 404}})
         else:
-            error = {"message": f"no access with {sent}", "type": "NotAuthorizedException", "code": 401}
-            self._send(401, {"error": error})
+            error = {"message": f"no access with {sent}", "type": "NotAuthorizedException", "code": catalog.status}
+            self._send(catalog.status, {"error": error})
 
     do_GET = do_POST = do_HEAD = _answer  # noqa: N815
 

@@ -7,7 +7,7 @@ Variables that Mosaico users already know keep their names (`MOSAICOD_*`). Witho
 import os
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -433,8 +433,11 @@ class Settings(BaseSettings):
     def secrets(self) -> set[str]:
         """Passwords, keys and tokens that nobody may see; not those so short that they are words of any text."""
         values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
-        values.append(self.catalog_credential.get_secret_value().rpartition(":")[2])
+        client_id, colon, secret = self.catalog_credential.get_secret_value().partition(":")
+        values.append(secret if colon else client_id)
         values += addresses.passwords_in(self.database_url)
+        # Also as they are in addresses and forms.
+        values += [form for value in values for form in (quote(value, safe=""), quote_plus(value))]
         return {value for value in values if len(value) >= _SHORTEST_SECRET}
 
     @property

@@ -1,11 +1,14 @@
 """Passwords, keys and tokens are in no listing and in no error text, whatever refuses them."""
 
+import logging
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from lakehouse.catalog.errors import ConfigurationError
 from lakehouse.catalog.settings import Settings
+from lakehouse.cli.log_output import WithoutSecrets
 from tests.cli.conftest import Run
 from tests.refusing_catalog import refusing_catalog
 from tests.s3_server import S3Server
@@ -75,6 +78,24 @@ def test_no_command_shows_what_a_catalog_refuses(
     for outcome in outcomes:
         assert secret not in outcome.stdout + outcome.stderr
         assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("credential", "secret"),
+    [
+        ("somebody:one:two/three=", "one:two/three="),
+        ("one/two three=", "one/two three="),
+        ("somebody:secret", "secret"),
+    ],
+)
+def test_logs_hide_secrets_also_as_they_are_in_addresses_and_forms(
+    monkeypatch: pytest.MonkeyPatch, credential: str, secret: str
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_CATALOG_CREDENTIAL", credential)
+    monkeypatch.setenv("MOSAICOD_DB_URL", "postgresql://robot:hunter%2F2%40db@127.0.0.1:1/lake")
+    for shown in (secret, quote(secret, safe=""), quote_plus(secret), "hunter/2@db", "hunter%2F2%40db"):
+        record = logging.makeLogRecord({"msg": f"refused <{shown}>"})
+        assert WithoutSecrets(logging.Formatter("%(message)s")).format(record) == "refused <***>"
 
 
 def test_settings_do_not_show_secrets_when_printed_and_refuse_them_in_the_endpoint(tmp_path: Path) -> None:

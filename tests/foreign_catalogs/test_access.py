@@ -79,7 +79,7 @@ def test_one_token_serves_until_it_is_about_to_expire(
         ({"catalog_credential": "lakehouse:no-such-secret"}, r"LAKEHOUSE_CATALOG_CREDENTIAL.*\(invalid_client\)"),
         ({"catalog_credential": "no-such-secret"}, r"LAKEHOUSE_CATALOG_CREDENTIAL.*\(invalid_client\)"),
         ({"catalog_scope": "everything"}, r"LAKEHOUSE_CATALOG_CREDENTIAL.*\(invalid_scope\)"),
-        ({"catalog_oauth2_server_uri": "http://127.0.0.1:9/"}, "LAKEHOUSE_CATALOG_URI"),
+        ({"catalog_oauth2_server_uri": "http://127.0.0.1:9/"}, "LAKEHOUSE_CATALOG_OAUTH2_SERVER_URI"),
     ],
     ids=["none", "wrong token", "wrong secret", "no id", "wrong scope", "nobody there"],
 )

@@ -11,6 +11,7 @@ import time
 import requests
 from pyiceberg.catalog.rest.auth import AuthManager, NoopAuthManager
 from pyiceberg.exceptions import OAuthError
+from requests.auth import AuthBase
 
 _TIMEOUT_S = 30.0
 # A token is renewed this long before it expires, or after half of its time if that is shorter.
@@ -27,6 +28,10 @@ _REASONS = frozenset(
         "invalid_scope",
     }
 )
+
+
+class AuthorizationServerError(requests.RequestException):
+    """The authorization server fails or cannot be reached: whatever needed its token was not sent."""
 
 
 class GivenToken(AuthManager):
@@ -64,7 +69,7 @@ class ClientCredentials(AuthManager):
 
         Raises:
             OAuthError: If the authorization server gives none.
-            requests.RequestException: If it cannot be reached.
+            AuthorizationServerError: If it fails, or cannot be reached.
         """
         with self._lock:
             if not self._token or time.monotonic() >= self._renew_at:
@@ -78,9 +83,12 @@ class ClientCredentials(AuthManager):
 
     def _ask(self) -> tuple[str, float]:
         asked_at = time.monotonic()
-        response = requests.post(self._url, data=self._form, timeout=_TIMEOUT_S, allow_redirects=False)
+        try:
+            response = requests.post(self._url, data=self._form, timeout=_TIMEOUT_S, allow_redirects=False)
+        except requests.RequestException as error:
+            raise AuthorizationServerError(type(error).__name__) from error
         if response.status_code >= _SERVER_ERROR:
-            raise requests.HTTPError(f"the authorization server failed (HTTP status {response.status_code})")
+            raise AuthorizationServerError(f"HTTP status {response.status_code}")
         answer = _json_object(response)
         token, lifetime = answer.get("access_token"), answer.get("expires_in")
         if not response.ok or not isinstance(token, str) or not token:
@@ -92,6 +100,23 @@ class ClientCredentials(AuthManager):
 
 
 Access = NoopAuthManager | GivenToken | ClientCredentials
+
+
+class ObtainedHeader(AuthBase):
+    """What one request is shown, obtained before it is sent.
+
+    Raises:
+        OAuthError: If the authorization server gives no token.
+        AuthorizationServerError: If it fails, or cannot be reached.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._header = access.auth_header()
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._header:
+            request.headers["Authorization"] = self._header
+        return request
 
 
 def _json_object(response: requests.Response) -> dict[str, object]:

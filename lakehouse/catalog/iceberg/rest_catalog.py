@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import requests
+from pydantic import ValidationError
 from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
@@ -19,6 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import Connection
 
 from lakehouse.catalog.errors import CatalogAccessError, NotFoundError, StorageError
+from lakehouse.catalog.iceberg.rest_access import AuthorizationServerError
 from lakehouse.catalog.iceberg.rest_changes import main_snapshot, removed_snapshots, requirements, updates
 from lakehouse.catalog.iceberg.rest_client import (
     ACCESS_ERRORS,
@@ -214,6 +216,8 @@ class RestTableCatalog:
     def _send(self, path: str, body: Mapping[str, Any], subject: str) -> requests.Response:
         try:
             response = self._client.post(path, body)
+        except AuthorizationServerError as error:
+            raise _no_token(error) from None
         except requests.ConnectTimeout as error:
             raise StorageError("the catalog cannot be reached") from error
         except requests.RequestException as error:
@@ -252,7 +256,18 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ACCESS_ERRORS:
-        # Without its cause, which is the server's text: some repeat what they were shown.
         raise CatalogAccessError from None
-    except (RESTError, requests.RequestException) as error:
+    except AuthorizationServerError as error:
+        raise _no_token(error) from None
+    except (RESTError, NotImplementedError) as error:
+        # Status and type at most: see `CatalogTransport`.
+        raise StorageError(f"the catalog failed ({error or type(error).__name__})") from None
+    except requests.RequestException as error:
         raise StorageError("the catalog failed or cannot be reached") from error
+    except ValidationError:
+        # Without its cause, which holds the answer.
+        raise StorageError("the catalog gave an answer that nobody understands") from None
+
+
+def _no_token(error: AuthorizationServerError) -> StorageError:
+    return StorageError(f"no token for the catalog: the authorization server fails or cannot be reached ({error})")

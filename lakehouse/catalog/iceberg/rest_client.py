@@ -1,6 +1,6 @@
 """The HTTP client of a REST catalog: PyIceberg's, with our access to it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import requests
@@ -9,7 +9,14 @@ from pyiceberg.catalog.rest.auth import AuthManagerAdapter, NoopAuthManager
 from pyiceberg.exceptions import AuthorizationExpiredError, ForbiddenError, OAuthError, RESTError, UnauthorizedError
 
 from lakehouse.catalog.errors import ConfigurationError
-from lakehouse.catalog.iceberg.rest_access import Access, ClientCredentials, GivenToken
+from lakehouse.catalog.iceberg.rest_access import (
+    Access,
+    AuthorizationServerError,
+    ClientCredentials,
+    GivenToken,
+    ObtainedHeader,
+)
+from lakehouse.catalog.iceberg.rest_transport import CatalogTransport
 from lakehouse.catalog.iceberg.sql_catalog import CATALOG_NAME
 from lakehouse.catalog.settings import Settings
 
@@ -17,7 +24,6 @@ TRANSACTIONS = "transactions/commit"
 UNAUTHORIZED, TOKEN_EXPIRED = 401, 419
 # Refusals, and not failures.
 ACCESS_ERRORS = (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthError)
-_TIMEOUT_S = 60.0
 
 
 class RestClient(RestCatalog):
@@ -36,6 +42,8 @@ class RestClient(RestCatalog):
         session: requests.Session = super()._create_session()
         self._auth_manager = self._access
         session.auth = AuthManagerAdapter(self._access)
+        session.mount("http://", CatalogTransport())
+        session.mount("https://", CatalogTransport())
         return session
 
     def _refresh_token(self) -> None:
@@ -56,15 +64,30 @@ class RestClient(RestCatalog):
         """
         return bool(self.properties.get("nessie.is-nessie-catalog") == "true")
 
-    def post(self, path: str, body: Mapping[str, Any]) -> requests.Response:
-        response = self._post(path, body)
+    def post(self, path: str, body: Mapping[str, Any], before: Callable[[], None] = lambda: None) -> requests.Response:
+        """Send a request; once more, with another token, if the one it had was refused.
+
+        Args:
+            path: Below the catalog's prefix.
+            body: What is sent as JSON.
+            before: Called when the token is there and just before the request is sent, each time; what it raises
+                keeps the request from being sent.
+
+        Raises:
+            OAuthError: If the authorization server gives no token.
+            AuthorizationServerError: If it fails, or cannot be reached.
+            requests.RequestException: If nobody knows what the catalog did.
+        """
+        response = self._post(path, body, before)
         if response.status_code in (UNAUTHORIZED, TOKEN_EXPIRED) and isinstance(self._access, ClientCredentials):
             self._access.forget()
-            response = self._post(path, body)
+            response = self._post(path, body, before)
         return response
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> requests.Response:
-        response: requests.Response = self._session.post(self.url(path), json=body, timeout=_TIMEOUT_S)
+    def _post(self, path: str, body: Mapping[str, Any], before: Callable[[], None]) -> requests.Response:
+        shown = ObtainedHeader(self._access)
+        before()
+        response: requests.Response = self._session.post(self.url(path), json=body, auth=shown)
         return response
 
     def table_path(self, identifier: str) -> str:
@@ -89,10 +112,16 @@ def connect(settings: Settings, properties: Mapping[str, str]) -> RestClient:
     except OAuthError as error:
         raise ConfigurationError(f"LAKEHOUSE_CATALOG_CREDENTIAL: no token is given for it ({error})") from error
     except ACCESS_ERRORS:
-        # Without its cause, which is the server's text: some repeat what they were shown.
         raise ConfigurationError("LAKEHOUSE_CATALOG_TOKEN or _CREDENTIAL: the catalog refuses access") from None
-    except (RESTError, requests.RequestException, ValueError) as error:
-        raise ConfigurationError("LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses") from error
+    except AuthorizationServerError as error:
+        raise ConfigurationError(
+            f"LAKEHOUSE_CATALOG_OAUTH2_SERVER_URI: no token for LAKEHOUSE_CATALOG_CREDENTIAL, because the "
+            f"authorization server fails or cannot be reached ({error})"
+        ) from None
+    except (RESTError, NotImplementedError, requests.RequestException, ValueError) as error:
+        # Without its cause: an answer that is not understood, and a header that cannot be sent, are in its text.
+        text = f"LAKEHOUSE_CATALOG_URI: the catalog cannot be reached or refuses ({type(error).__name__})"
+        raise ConfigurationError(text) from None
 
 
 def _access(settings: Settings) -> Access:

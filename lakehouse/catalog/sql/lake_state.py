@@ -20,6 +20,8 @@ from lakehouse.catalog.errors import CommitConflictError, NotFoundError, Storage
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.proposals import alike, asked_for, proposal
 
+# Of a catalog. They are not passed on as causes: an answer that is not understood is in their text.
+_FAILURES = (OSError, RESTError, ValueError, NotImplementedError)
 _ATTEMPTS = 20
 _LONGEST_PAUSE_S = 0.05
 
@@ -62,8 +64,8 @@ def all_tables(catalog: Catalog) -> list[tuple[str, ...]]:
     """
     try:
         return [tuple(name) for space in catalog.list_namespaces() for name in catalog.list_tables(space)]
-    except (OSError, RESTError, ValueError) as error:
-        raise StorageError("the catalog failed or cannot be reached") from error
+    except _FAILURES as error:
+        raise StorageError(f"the catalog failed or cannot be reached ({type(error).__name__})") from None
 
 
 def no_such_table(catalog: Catalog, name: str) -> NotFoundError:
@@ -115,5 +117,5 @@ def _load(catalog: Catalog, name: str) -> Any:
         return catalog.load_table(name)
     except (NoSuchTableError, NoSuchNamespaceError):
         raise no_such_table(catalog, name) from None
-    except (OSError, RESTError, ValueError) as error:
-        raise StorageError(f"table {name} cannot be read") from error
+    except _FAILURES as error:
+        raise StorageError(f"table {name} cannot be read ({type(error).__name__})") from None
