@@ -14,7 +14,7 @@ from lakehouse.catalog.commits import publication
 from lakehouse.catalog.commits.metadata_tables import NOTIFICATIONS, MetadataTables
 from lakehouse.catalog.commits.stepwise import commit_stepwise
 from lakehouse.catalog.control_plane.turns import Turns
-from lakehouse.catalog.errors import CommitConflictError, ConfigurationError, StateError
+from lakehouse.catalog.errors import CommitConflictError, ConfigurationError, StateError, StorageError
 from lakehouse.catalog.iceberg.rest_changes import requirements
 from lakehouse.catalog.iceberg.row_changes import RowChange, stage_rows
 from lakehouse.catalog.iceberg.staging import StagedTable
@@ -175,6 +175,37 @@ def test_a_session_that_another_process_concluded_first_is_finalized_for_its_cli
             ours.sessions.finalize(session.uuid)
         assert [rows_read(ours, "drive", path) for path in "ab"] == [4, 4]
     assert on_reference.engine_rows("plain.a") == ["drive"] * 4
+
+
+def test_a_plan_made_before_another_process_announced_and_committed_appends_nothing_twice(
+    on_reference: ForeignLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_reference.open() as ours, on_reference.open() as dying:
+        dying.committer.turns = Turns(dying.database, dying.activity, patience_s=0)
+        ours.sequences.create("drive", {})
+        record(ours, "drive", "a", "b", finalize=False)
+        (session,) = ours.sequences.describe("drive").sessions
+        attempt = ours.committer._attempt
+
+        def die(point: str) -> None:
+            if point == "control-plane-write:before":
+                raise StorageError("the database is gone")
+
+        def overtaken(plans: Any) -> list[str]:
+            # Our plan is made, and has not looked at the tables yet.
+            monkeypatch.undo()
+            with monkeypatch.context() as patched:
+                patched.setattr(publication.crash_points, "reach", die)
+                with pytest.raises(StorageError, match="is gone"):
+                    dying.sessions.finalize(session.uuid)
+            assert on_reference.engine_rows("plain.a") == ["drive"] * 4
+            return attempt(plans)
+
+        monkeypatch.setattr(ours.committer, "_attempt", overtaken)
+        ours.sessions.finalize(session.uuid)
+        assert [rows_read(ours, "drive", path) for path in "ab"] == [4, 4]
+    for table, count in {"plain.a": 4, "plain.b": 4, "mosaico.topics": 2, "mosaico.sessions": 1}.items():
+        assert on_reference.engine_rows(table) == ["drive"] * count
 
 
 def test_nobody_waits_for_the_database_while_the_catalog_is_asked(

@@ -215,20 +215,20 @@ def _mark(
     completed_at_ns: int,
     releases: bool,
 ) -> None:
-    """Take a session from any state in which it may be finalized to the next, or the last one."""
-    before = [SessionState.OPEN, SessionState.COMMITTING, *([SessionState.QUARANTINED] if releases else [])]
-    if session.state is SessionState.QUARANTINED:
-        # Of several who release it, one does.
-        before = [SessionState.QUARANTINED]
+    """Take a session from the state that the plan was made for to the next, or the last one.
+
+    Once another has announced it, files may be in the tables already, which only a plan made afterwards looks for. And
+    of several who release it from quarantine, one does.
+    """
     # The session's row first: it orders this against topic_create, deletes and another finalize.
     marked = connection.execute(
         update(sessions)
-        .where(sessions.c.id == session.id, sessions.c.state.in_(before))
+        .where(sessions.c.id == session.id, sessions.c.state == session.state)
         .values(state=state, completed_at_ns=completed_at_ns, quarantine_reason=None)
     )
     if marked.rowcount != 1:
         found = connection.scalar(select(sessions.c.state).where(sessions.c.id == session.id))
-        if found == SessionState.COMMITTING:
+        if found == SessionState.COMMITTING or (found == SessionState.QUARANTINED and releases):
             raise StalePlanError
         raise _no_longer_open(connection, session)
     current = connection.execute(select(topics.c.id).where(topics.c.session_id == session.id)).scalars().all()
