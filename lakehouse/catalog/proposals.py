@@ -19,7 +19,7 @@ def proposal(asked: str, known: Iterable[str], prefix: str = "") -> str:
         known: Names; of many, the first ones are looked at.
         prefix: Goes before each name that is proposed.
     """
-    return asked_for([prefix + name for name in alike(asked, known)])
+    return did_you_mean([prefix + name for name in alike(asked, known)])
 
 
 def alike(asked: str, known: Iterable[str]) -> list[str]:
@@ -31,7 +31,7 @@ def alike(asked: str, known: Iterable[str]) -> list[str]:
     return [by_folded[each] for each in found]
 
 
-def asked_for(names: Sequence[str]) -> str:
+def did_you_mean(names: Sequence[str]) -> str:
     """The end of a sentence that asks whether one of these is meant; empty if there is none."""
     if not names:
         return ""

@@ -24,7 +24,8 @@ from lakehouse.cli import (
     sql,
 )
 from lakehouse.cli.help_style import App
-from lakehouse.cli.log_output import LogLevel, add_log_options
+from lakehouse.cli.log_options import add_log_options
+from lakehouse.cli.log_output import LogLevel
 
 app = App(
     name="lakehouse",

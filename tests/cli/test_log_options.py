@@ -8,7 +8,8 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from lakehouse.cli.log_output import LogLevel, add_log_options
+from lakehouse.cli.log_options import add_log_options
+from lakehouse.cli.log_output import LogLevel
 from tests.cli.conftest import Run
 from tests.cli.test_help import COMMANDS
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from lakehouse.catalog.control_plane.metadata_index import NOT_INDEXED
 from lakehouse.catalog.control_plane.schema import metadata_paths, topics
 from lakehouse.catalog.errors import BadRequestError, quoted, shorten
-from lakehouse.catalog.proposals import MOST_NAMES, MOST_PROPOSED, asked_for, proposal
+from lakehouse.catalog.proposals import MOST_NAMES, MOST_PROPOSED, did_you_mean, proposal
 from lakehouse.catalog.query.column_filters import is_storable
 from lakehouse.catalog.query.conditions import FieldCondition, Operator
 from lakehouse.catalog.query.explain import condition_text
@@ -47,7 +47,7 @@ def find_hints(connection: Connection, query: Query, schemas_of: Callable[[str],
     hints = {tag: _on_tag(connection, tag) for tag in tags}
     for each in fields:
         if hints[each.path.tag] is not None and (types := _types_with(connection, each, schemas_of)):
-            hints[each.path.tag] = f"{_no_tag(each.path.tag)}{asked_for([f'{tag}.{each.path}' for tag in types])}"
+            hints[each.path.tag] = f"{_no_tag(each.path.tag)}{did_you_mean([f'{tag}.{each.path}' for tag in types])}"
     found = [*hints.values()]
     schemas = {each.path.tag: tuple(schemas_of(each.path.tag)) for each in fields if hints[each.path.tag] is None}
     found += [_on_field(each, schemas[each.path.tag]) for each in fields if each.path.tag in schemas]

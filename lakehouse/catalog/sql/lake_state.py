@@ -18,7 +18,7 @@ from pyiceberg.table.metadata import TableMetadataUtil
 
 from lakehouse.catalog.errors import CommitConflictError, NotFoundError, StorageError
 from lakehouse.catalog.lakehouse import Lakehouse
-from lakehouse.catalog.proposals import alike, asked_for, proposal
+from lakehouse.catalog.proposals import alike, did_you_mean, proposal
 
 # Of a catalog. They are not passed on as causes: an answer that is not understood is in their text.
 _FAILURES = (OSError, RESTError, ValueError, NotImplementedError)
@@ -75,11 +75,11 @@ def no_such_table(catalog: Catalog, name: str) -> NotFoundError:
     # The namespace is what people leave out, or take for the topic's.
     same = [each for each in known if each.rpartition(".")[2].casefold() == own_name]
     if same:
-        return NotFoundError("table", name, asked_for(same))
+        return NotFoundError("table", name, did_you_mean(same))
     own_names = {each.rpartition(".")[2]: each for each in reversed(known)}
     if "." in name:
         return NotFoundError("table", name, proposal(name, known))
-    return NotFoundError("table", name, asked_for([own_names[each] for each in alike(name, own_names)]))
+    return NotFoundError("table", name, did_you_mean([own_names[each] for each in alike(name, own_names)]))
 
 
 def _from_database(lake: Lakehouse, catalog: Catalog, names: Collection[str]) -> dict[str, Table]:
