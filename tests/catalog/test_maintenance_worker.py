@@ -2,7 +2,6 @@
 
 import threading
 import time
-from typing import Any
 
 from sqlalchemy import insert, select, update
 
@@ -13,6 +12,7 @@ from lakehouse.catalog.maintenance.leases import Lease
 from lakehouse.catalog.maintenance.worker import MAINTENANCE_LEASE, MaintenanceWorker
 from tests.catalog.maintained_lake import with_settings
 from tests.catalog.small_lake import SmallLake
+from tests.waiting import eventually
 from tests.warehouses import BY_DATABASE
 
 WAREHOUSES = BY_DATABASE
@@ -59,9 +59,9 @@ def test_the_worker_maintains_tables_that_were_changed(lake: SmallLake) -> None:
         table = lake.table()
         for number in range(20):
             lake.append(table, f"drive-{number}")
-        wait_until(lambda: len(lake.stock_table(table.identifier).snapshots()) <= 6)
-        wait_until(lambda: not holders(lake))
-        wait_until(lambda: len(lake.stored(table.location, "metadata")) < 60)
+        assert eventually(lambda: len(lake.stock_table(table.identifier).snapshots()) <= 6, every=0.1)
+        assert eventually(lambda: not holders(lake), every=0.1)
+        assert eventually(lambda: len(lake.stored(table.location, "metadata")) < 60, every=0.1)
     finally:
         worker.stop()
     assert len(lake.sequences_in(table.identifier)) == 20
@@ -81,7 +81,7 @@ def test_the_worker_takes_over_from_a_dead_one(lake: SmallLake) -> None:
         worker.notify([table.identifier])
         time.sleep(1.5)
         assert len(lake.stock_table(table.identifier).snapshots()) == 20
-        wait_until(lambda: len(lake.stock_table(table.identifier).snapshots()) <= 6)
+        assert eventually(lambda: len(lake.stock_table(table.identifier).snapshots()) <= 6, every=0.1)
     finally:
         worker.stop()
 
@@ -89,13 +89,6 @@ def test_the_worker_takes_over_from_a_dead_one(lake: SmallLake) -> None:
 def holders(lake: SmallLake) -> list[str]:
     with lake.database.snapshot() as connection:
         return list(connection.scalars(select(leases.c.owner)))
-
-
-def wait_until(condition: Any, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.1)
 
 
 def test_two_cycles_do_not_run_at_once(lake: SmallLake) -> None:

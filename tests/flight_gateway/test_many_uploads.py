@@ -1,7 +1,6 @@
 """Hundreds of open uploads, and uploads far larger than a message (checklist items 2 and 25)."""
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -29,11 +28,10 @@ def test_hundreds_of_uploads_are_open_at_once_and_actions_are_still_answered(raw
             yield from rest
 
         uploads.append(raw.channel.stream_stream(SERVICE + "DoPut")(requests(), timeout=200))
-    started = time.monotonic()
     assert raw.action("info")["version"]
     raw.action("sequence_create", locator=f"{name}-other")
     assert len(raw.describe(name).endpoints) == OPEN_UPLOADS
-    assert time.monotonic() - started < 10
+    assert not any(upload.done() for upload in uploads)
     release.set()
     for upload in uploads:
         assert list(upload) == []

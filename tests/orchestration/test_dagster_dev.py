@@ -1,7 +1,6 @@
 """Dagster as operators start it, `dagster dev` with its daemon: what is clicked is worked off, what breaks is told."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.orchestration.conftest import lake_home
 from tests.orchestration.recordings.recording_files import string_channel, texts, write_mcap
 from tests.orchestration.test_notifications import Receiver, serving
 from tests.processes import free_port
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,13 +44,6 @@ class Dev:
         wanted = dg.AssetRecordsFilter(dg.AssetKey("sequences"), asset_partitions=[sequence])
         records = self.instance.fetch_materializations(wanted, limit=10).records
         return [record.asset_materialization for record in records if record.asset_materialization]
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}"
-        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +98,9 @@ def test_a_range_of_sequences_is_backfilled_with_a_few_clicks(dev: Dev, ui: Ui) 
     ui.page.get_by_text("3 partitions").first.wait_for()
     ui.keep_picture("dagster-backfill")
     ui.page.get_by_role("button", name="Launch backfill").click()
-    wait_until(lambda: all(map(dev.events, RUNS[:3])), "the sequences are committed")
+    assert eventually(lambda: all(map(dev.events, RUNS[:3])), seconds=PATIENCE_S, every=1), (
+        "the sequences are committed"
+    )
     assert [dev.events(name) for name in RUNS[3:]] == [[], []]
     (backfill,) = dev.instance.get_backfills()
     (run,) = dev.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id}))
@@ -116,17 +111,19 @@ def test_a_run_that_is_killed_is_told_and_run_again_and_its_sequence_appears(dev
     dev.crash_file.write_text("commit-event:before")
     write_mcap(dev.home / "drop" / "killed.mcap", [string_channel("/killed", texts(7))])
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
-    wait_until(lambda: bool(dev.instance.get_runs(failed)), "the run is killed")
+    assert eventually(lambda: bool(dev.instance.get_runs(failed)), seconds=PATIENCE_S, every=1), "the run is killed"
     dev.crash_file.unlink()
     (run,) = dev.instance.get_runs(failed)
-    wait_until(lambda: bool(dev.receiver.received), "the webhook is called")
+    assert eventually(lambda: bool(dev.receiver.received), seconds=PATIENCE_S, every=1), "the webhook is called"
     (told,) = dev.receiver.received
     assert (told["job"], told["run_id"]) == ("ingest_recordings", run.run_id)
     assert "SIGKILL" in told["text"]
     assert "It is run again by itself." in told["text"]
     assert told["url"] == f"{dev.url}/runs/{run.run_id}"
     again = dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id}, statuses=[dg.DagsterRunStatus.SUCCESS])
-    wait_until(lambda: bool(dev.instance.get_runs(again)), "the run is done by another")
+    assert eventually(lambda: bool(dev.instance.get_runs(again)), seconds=PATIENCE_S, every=1), (
+        "the run is done by another"
+    )
     events = dev.events("killed")
     assert events
     assert {event.metadata["dagster/row_count"].value for event in events} == {7}
@@ -137,7 +134,7 @@ def test_a_run_that_is_killed_is_told_and_run_again_and_its_sequence_appears(dev
 def test_a_run_that_failed_by_itself_is_not_run_again(dev: Dev) -> None:
     (dev.home / "drop" / "broken.mcap").write_bytes(b"this is no recording")
     told = len(dev.receiver.received)
-    wait_until(lambda: len(dev.receiver.received) > told, "the webhook is called")
+    assert eventually(lambda: len(dev.receiver.received) > told, seconds=PATIENCE_S, every=1), "the webhook is called"
     notice = dev.receiver.received[-1]
     assert "broken.mcap" in notice["text"]
     assert "run again" not in notice["text"]
@@ -152,7 +149,7 @@ def test_a_table_that_no_longer_moves_is_red(dev: Dev, ui: Ui) -> None:
         ui.page.wait_for_timeout(4000)
         return ui.page.get_by_text("Failed", exact=True).count() > 0
 
-    wait_until(is_red, "the table is stale")
+    assert eventually(is_red, seconds=PATIENCE_S, every=1), "the table is stale"
     ui.keep_picture("dagster-stale")
 
 
