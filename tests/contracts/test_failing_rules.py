@@ -1,6 +1,5 @@
 """What fails now: each judgement takes the place of the one before, and what is deleted is not remembered."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from lakehouse.catalog.errors import QuarantinedError
 from lakehouse.catalog.failing_rules import count_failing, failing_alike, list_failing
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
-from lakehouse.catalog.settings import Settings
 from lakehouse.contracts import results
 from lakehouse.contracts.collection import ContractLibrary
 from lakehouse.contracts.gate import guard
@@ -20,22 +18,6 @@ from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import START, imu_rows, imu_table, record_sequence, upload
 
 SHORT = {"imu": ("IMU", imu_table(imu_rows(20)))}
-GENTLE = [{"name": "acceleration", "logicalType": "object", "quality": [rule("gentle", "magnitude", max=1)]}]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "lake" / "contracts"
-    path.mkdir(parents=True)
-    (path / "strict.yaml").write_text(contract_text("strict", topics="imu", properties=GENTLE))
-    return path
-
-
-@pytest.fixture
-def shared(tmp_path: Path, database_url: str, folder: Path) -> Iterator[Lakehouse]:
-    """A lake once with each database, and a contract that no recording of Earth's gravity keeps."""
-    with Lakehouse.open(Settings.load(home=tmp_path / "lake", db_url=database_url, store_endpoint="")) as opened:
-        yield opened
 
 
 def judge(lake: Lakehouse, sequences: str = "*", topics: str | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,29 +21,11 @@ from lakehouse.catalog.errors import (
 from lakehouse.catalog.lakehouse import Lakehouse
 from lakehouse.catalog.locators import TopicLocator
 from lakehouse.catalog.records import SessionRecord, SessionState, TopicState
-from lakehouse.catalog.settings import Settings
 from lakehouse.contracts.gate import ContractGate, Policy, guard
 from tests.catalog.test_metadata_tables import names
-from tests.contracts.contract_files import contract_text, rule
 from tests.contracts.recordings import imu_rows, imu_table, record_sequence, upload
 
-GENTLE = [{"name": "acceleration", "logicalType": "object", "quality": [rule("gentle", "magnitude", max=1)]}]
 REASON = "breaks its contracts: drive/imu, rule gentle (length of the vector at most 1): 200 of 200 rows: 9."
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "lake" / "contracts"
-    path.mkdir(parents=True)
-    (path / "strict.yaml").write_text(contract_text("strict", topics="imu", properties=GENTLE))
-    return path
-
-
-@pytest.fixture
-def shared(tmp_path: Path, database_url: str, folder: Path) -> Iterator[Lakehouse]:
-    """A lake once with each database, and a contract that no recording of Earth's gravity keeps."""
-    with Lakehouse.open(Settings.load(home=tmp_path / "lake", db_url=database_url, store_endpoint="")) as opened:
-        yield opened
 
 
 def uploaded(lake: Lakehouse, sequence: str = "drive") -> SessionRecord:

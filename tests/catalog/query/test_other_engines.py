@@ -17,7 +17,7 @@ from tests.catalog.test_skip_index import Recordings, delete_rows, open_recordin
 
 @pytest.fixture
 def recordings(tmp_path: Path) -> Iterator[Recordings]:
-    with open_recordings(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}") as opened:
+    with open_recordings(tmp_path, f"sqlite:///{tmp_path / 'lakehouse.db'}", {"store_endpoint": ""}) as opened:
         yield opened
 
 
