@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import grpc
 import pyarrow as pa
@@ -42,13 +43,16 @@ def busy_threads(served: Served) -> int:
     busy = 0
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        while frame is not None:
+        # A thread that runs on may pull its frames away under the walk: what is found then is no frame any more.
+        while isinstance(frame, FrameType):
             if frame.f_code.co_filename.endswith(("flight_gateway/service.py", "grpc/_server.py")) and (
                 thread.name.startswith("flight")
             ):
                 busy += 1
                 break
             frame = frame.f_back
+        else:
+            busy += frame is not None
     return busy
 
 
