@@ -46,6 +46,11 @@ class BoundedCache(Generic[Key, Value]):
                 self._entries.move_to_end(key)
                 return entry[0]
         value = load()
+        self.keep(key, value)
+        return value
+
+    def keep(self, key: Key, value: Value) -> None:
+        """Take in a value that was made elsewhere, unless one is kept already."""
         weight = self._weigh(value)
         with self._lock:
             if key not in self._entries and weight <= self._capacity:
@@ -54,4 +59,3 @@ class BoundedCache(Generic[Key, Value]):
                 while self._weight > self._capacity:
                     _, (_, dropped) = self._entries.popitem(last=False)
                     self._weight -= dropped
-        return value

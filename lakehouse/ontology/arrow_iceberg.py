@@ -6,6 +6,7 @@ from it the Iceberg schema of a new table and the Parquet schema of files for an
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.types as pat
@@ -154,6 +155,12 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if position < 0:
         raise UnstorableValueError(f"stored rows lack the column '{name}'")
     return batch.column(position)
+
+
+@lru_cache(maxsize=1024)
+def storage_plan(arrow_schema: bytes) -> StoragePlan:
+    """How rows of a serialized Arrow schema are stored; see `plan_storage`."""
+    return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
 
 
 def plan_storage(schema: pa.Schema) -> StoragePlan:

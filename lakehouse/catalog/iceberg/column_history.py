@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 ELEMENT, KEY, VALUE = "element", "key", "value"
 # Value: "<last column id>:<digest>", see `uploaded_columns`.
@@ -20,6 +20,22 @@ COLUMNS_PROPERTY = "mosaico.columns"
 _CHILD_IDS = {ELEMENT: "element-id", KEY: "key-id", VALUE: "value-id"}
 
 ColumnPath = tuple[str, ...]
+
+
+class Column(NamedTuple):
+    """A column or nested field of a schema.
+
+    Attributes:
+        path: Names from the top-level column down; elements, keys and values have the names of the constants above.
+        field_id: Of Iceberg.
+        is_leaf: Whether nothing lies below it.
+        is_repeated: Whether a row may hold several values of it, in a list or a map.
+    """
+
+    path: ColumnPath
+    field_id: int
+    is_leaf: bool
+    is_repeated: bool
 
 
 class ColumnHistory:
@@ -129,23 +145,27 @@ def uploaded_columns(schema: Mapping[str, Any], last_id: int) -> str:
 
 
 def columns_of(schema: Mapping[str, Any]) -> Iterator[tuple[ColumnPath, int]]:
-    """Path and field id of every column and nested field of a schema in JSON (Iceberg spec, Appendix C)."""
-    yield from _fields(schema["fields"], ())
+    """Path and field id of every column and nested field of a schema in JSON."""
+    return ((column.path, column.field_id) for column in walk_columns(schema))
 
 
-def _fields(fields: Sequence[Mapping[str, Any]], parent: ColumnPath) -> Iterator[tuple[ColumnPath, int]]:
+def walk_columns(schema: Mapping[str, Any]) -> Iterator[Column]:
+    """Every column and nested field of a schema in JSON (Iceberg spec, Appendix C), each before those below it."""
+    return _fields(schema["fields"], (), is_repeated=False)
+
+
+def _fields(fields: Sequence[Mapping[str, Any]], parent: ColumnPath, *, is_repeated: bool) -> Iterator[Column]:
     for field in fields:
-        path = (*parent, field["name"])
-        yield path, field["id"]
-        yield from _below(field["type"], path)
+        yield from _column((*parent, field["name"]), field["id"], field["type"], is_repeated=is_repeated)
 
 
-def _below(kind: Any, path: ColumnPath) -> Iterator[tuple[ColumnPath, int]]:
-    if isinstance(kind, str):
+def _column(path: ColumnPath, field_id: int, kind: Any, *, is_repeated: bool) -> Iterator[Column]:
+    is_leaf = isinstance(kind, str)
+    yield Column(path, field_id, is_leaf, is_repeated)
+    if is_leaf:
         return
     if kind["type"] == "struct":
-        yield from _fields(kind["fields"], path)
+        yield from _fields(kind["fields"], path, is_repeated=is_repeated)
         return
     for name in (ELEMENT,) if kind["type"] == "list" else (KEY, VALUE):
-        yield (*path, name), kind[_CHILD_IDS[name]]
-        yield from _below(kind[name], (*path, name))
+        yield from _column((*path, name), kind[_CHILD_IDS[name]], kind[name], is_repeated=True)

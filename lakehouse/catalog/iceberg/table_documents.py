@@ -245,8 +245,8 @@ class TableFiles:
         self, metadata_location: str, document: bytes, list_location: str, records: Sequence[ManifestRecord]
     ) -> None:
         """Keep what this process has just written: the next commit to the table builds on it."""
-        self._documents.get(metadata_location, lambda: document)
-        self._lists.get(list_location, lambda: tuple(records))
+        self._documents.keep(metadata_location, document)
+        self._lists.keep(list_location, tuple(records))
 
     def at_once(self, look: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Do something with each of many tables; where that waits for an object store, with several at a time.

@@ -30,7 +30,7 @@ from lakehouse.catalog.query.clusters import clusterize
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.element_bounds import ElementBounds
 from lakehouse.catalog.query.explain import Explanation
-from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFinder, storage_plan
+from lakehouse.catalog.query.file_candidates import CandidateFile, CandidateFinder
 from lakehouse.catalog.query.file_index import DEFAULT_CACHE_BYTES, FileIndex
 from lakehouse.catalog.query.file_scan import BATCH_BYTES, FileScanner
 from lakehouse.catalog.query.predicates import RowPredicate
@@ -42,6 +42,7 @@ from lakehouse.catalog.reading.skip_index import SkipIndex
 from lakehouse.catalog.records import TopicRecord
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import UNBOUNDED, TimeInterval, TimeWindow
+from lakehouse.ontology.arrow_iceberg import storage_plan
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 
 _IDS_PER_LOOKUP = 500

@@ -6,12 +6,11 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from lakehouse.catalog.errors import BadRequestError, quoted
+from lakehouse.catalog.iceberg.column_history import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.conditions import FieldPath, Operator, Quantifier
 from lakehouse.catalog.query.value_conditions import is_text
 from lakehouse.ontology.arrow_iceberg import TIMESTAMP_COLUMN, ColumnPlan, StoragePlan
 from lakehouse.ontology.storage_types import is_any_list
-
-ELEMENT, KEY, VALUE = "element", "key", "value"
 
 _TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64(), nullable=False)
 _TIMESTAMP_PLAN = ColumnPlan(_TIMESTAMP_FIELD, _TIMESTAMP_FIELD)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
 from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
-from lakehouse.ontology.arrow_iceberg import StoragePlan, plan_storage
+from lakehouse.ontology.arrow_iceberg import storage_plan
 
 # Up to so many topics are looked up in the manifests of their own sequences; more, in columns of all files.
 FEW_TOPICS = 4
@@ -289,12 +288,6 @@ class CandidateFinder:
         if not self._is_pruning:
             return []
         return [(number, each) for number, each in enumerate(predicate.conditions) if can_exclude(each)]
-
-
-@lru_cache(maxsize=1024)
-def storage_plan(arrow_schema: bytes) -> StoragePlan:
-    """How rows of a serialized Arrow schema are stored."""
-    return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
 
 
 def _by_schema(topics: Iterable[TopicRecord]) -> list[tuple[bytes, list[TopicRecord]]]:

@@ -6,22 +6,20 @@ as long as none of them changes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from lakehouse.catalog.bounded_cache import BoundedCache
-from lakehouse.catalog.iceberg.column_history import ColumnHistory
+from lakehouse.catalog.iceberg.column_history import ColumnHistory, walk_columns
 from lakehouse.catalog.iceberg.element_records import decode_records
 from lakehouse.catalog.iceberg.encoded_metrics import NO_FIELD, read_metrics
 from lakehouse.catalog.iceberg.manifest_frames import LeafMetrics, ManifestFrame, long_bounds
 from lakehouse.catalog.iceberg.manifest_lists import partition_may_contain
 from lakehouse.catalog.iceberg.table_catalog import TableCatalog
-from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import LeafBounds
 from lakehouse.catalog.reading.skip_index import DELETE_CONTENT, IndexedManifest, SkipIndex
 from lakehouse.ontology.storage_names import SEQUENCE_COLUMN, TIMESTAMP_COLUMN
@@ -34,7 +32,6 @@ _BYTES_PER_MANIFEST = 400
 # Manifests read and decoded at a time, in bytes.
 _DECODED_BYTES = 32 * MIB
 
-Value = TypeVar("Value")
 LeafPath = tuple[str, ...]
 # Names in storage, and the type of the values there.
 Leaf = tuple[LeafPath, pa.DataType]
@@ -234,13 +231,13 @@ class FileIndex:
             document.column_id(name)
         columns = document.columns
         schemas = [document.schema_fields] if columns.is_plain else document.fields["schemas"]
-        leaves = [leaf for schema in schemas for leaf in _leaf_ids(schema["fields"], ())]
-        field_ids = ((path, columns.field_id(path)) for path, _, _ in leaves)
+        leaves = [column for schema in schemas for column in walk_columns(schema) if column.is_leaf]
+        field_ids = ((leaf.path, columns.field_id(leaf.path)) for leaf in leaves)
         return TableState(
             tuple(self._skip_index.manifests(document)),
             None if columns.is_plain else columns,
             {path: field_id for path, field_id in field_ids if field_id is not None},
-            frozenset(field_id for _, field_id, is_repeated in leaves if is_repeated),
+            frozenset(leaf.field_id for leaf in leaves if leaf.is_repeated),
             bool(self._skip_index.manifests(document, DELETE_CONTENT)),
         )
 
@@ -291,14 +288,10 @@ class FileIndex:
             for each, frame, (start, stop) in zip(group, frames, parts, strict=True):
                 listed = ListedFiles.of(frame, starts_ns[start:stop].copy(), ends_ns[start:stop].copy())
                 own = [of_leaf.part(start, stop) for of_leaf in bounds]
-                self._listed.get(each[1].record.path, partial(_itself, listed))
+                self._listed.keep(each[1].record.path, listed)
                 for leaf, of_leaf in zip(leaves, own, strict=True):
-                    self._bounds.get(_bounds_key(tables, each, leaf), partial(_itself, of_leaf))
+                    self._bounds.keep(_bounds_key(tables, each, leaf), of_leaf)
                 yield listed, own
-
-
-def _itself(value: Value) -> Value:
-    return value
 
 
 def _bounds_key(tables: Sequence[TableState], manifest: TableManifest, leaf: Leaf) -> tuple[str, int, str]:
@@ -335,25 +328,3 @@ def _with_elements(
 def _may_contain(manifest: IndexedManifest, sequences: Sequence[bytes]) -> bool:
     position = manifest.sequence_position
     return position is None or any(partition_may_contain(manifest.record, position, name) for name in sequences)
-
-
-def _leaf_ids(
-    fields: Sequence[Mapping[str, Any]], parent: LeafPath, is_repeated: bool = False
-) -> list[tuple[LeafPath, int, bool]]:
-    """Path and id of every leaf of a schema in JSON, and whether it is repeated (Iceberg spec, Appendix C)."""
-    return [
-        leaf for field in fields for leaf in _leaves(field["id"], field["type"], (*parent, field["name"]), is_repeated)
-    ]
-
-
-def _leaves(field_id: int, kind: Any, path: LeafPath, is_repeated: bool) -> list[tuple[LeafPath, int, bool]]:
-    if isinstance(kind, str):
-        return [(path, field_id, is_repeated)]
-    if kind["type"] == "struct":
-        return _leaf_ids(kind["fields"], path, is_repeated)
-    if kind["type"] == "list":
-        return _leaves(kind["element-id"], kind["element"], (*path, ELEMENT), True)
-    return [
-        *_leaves(kind["key-id"], kind["key"], (*path, KEY), True),
-        *_leaves(kind["value-id"], kind["value"], (*path, VALUE), True),
-    ]

@@ -15,10 +15,10 @@ from lakehouse.catalog.query.conditions import FieldCondition, Operator
 from lakehouse.catalog.query.explain import condition_text
 from lakehouse.catalog.query.field_columns import find_column
 from lakehouse.catalog.query.field_paths import parse_field_path
-from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.grammar import Query, TextField
 from lakehouse.catalog.query.metadata_paths import MetadataPath
 from lakehouse.catalog.query.predicates import RowPredicate
+from lakehouse.ontology.arrow_iceberg import storage_plan
 from lakehouse.ontology.storage_names import TIMESTAMP_COLUMN
 from lakehouse.ontology.storage_types import is_any_list
 

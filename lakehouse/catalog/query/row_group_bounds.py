@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
-from lakehouse.catalog.query.field_columns import ELEMENT, KEY, VALUE
+from lakehouse.catalog.iceberg.column_history import ELEMENT, KEY, VALUE
 from lakehouse.catalog.query.leaf_bounds import UNKNOWN, LeafBounds
 from lakehouse.ontology.storage_types import is_any_list
 

@@ -18,12 +18,12 @@ from lakehouse.catalog.control_plane.schema import sequences, sessions, topics
 from lakehouse.catalog.errors import BadRequestError, StorageError
 from lakehouse.catalog.query.conditions import FieldCondition
 from lakehouse.catalog.query.explain import Explanation
-from lakehouse.catalog.query.file_candidates import storage_plan
 from lakehouse.catalog.query.file_index import FileIndex, FileSet
 from lakehouse.catalog.query.predicates import RowCondition, RowPredicate
 from lakehouse.catalog.query.pruning import can_exclude, may_match
 from lakehouse.catalog.query.sql_dialect import dialect_of
 from lakehouse.catalog.records import SessionState, TopicState
+from lakehouse.ontology.arrow_iceberg import storage_plan
 
 MOST_SEQUENCES = 10_000
 MOST_FILES = 100_000

@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow.parquet as pq
 
@@ -163,7 +162,7 @@ class RemoteFiles:
                 begin(row_group, file.size)
                 fetched = [future.result() for future in begun.pop(row_group, ())]
                 if foreseen and fetched:
-                    self._foreseen.get((path, row_group), partial(_itself, fetched))
+                    self._foreseen.keep((path, row_group), fetched)
                 file.hold(fetched or self._foreseen.peek((path, row_group)) or ())
                 for following in row_groups[position + 1 : position + 1 + min(2 << position, ROW_GROUPS_AHEAD)]:
                     ahead = sum(sizes[each] for each in begun)
@@ -177,10 +176,6 @@ class RemoteFiles:
 
     def _fetch(self, path: str, start: int, stop: int) -> Span:
         return Span(start, self._warehouse.read_range(path, start, stop))
-
-
-def _itself(value: list[Span]) -> list[Span]:
-    return value
 
 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:

@@ -7,6 +7,7 @@ version 3, and rows that were deleted must never be returned.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -60,10 +61,7 @@ class RowDeletes:
         Raises:
             StorageError: If what was deleted cannot be read.
         """
-        found = [
-            self._found.get(each, lambda each=each: self._load(each, data_file)).get(data_file)  # type: ignore[misc]
-            for each in deletions
-        ]
+        found = [self._found.get(each, partial(self._load, each, data_file)).get(data_file) for each in deletions]
         present = [positions for positions in found if positions is not None and len(positions)]
         return np.unique(np.concatenate(present)) if present else None
 

@@ -26,7 +26,7 @@ from lakehouse.catalog.reading.skip_index import IndexedFile, SkipIndex
 from lakehouse.catalog.records import SessionState, TopicRecord
 from lakehouse.catalog.storage import Warehouse
 from lakehouse.catalog.time_window import INT64_MAX, INT64_MIN, UNBOUNDED, TimeInterval, TimeWindow
-from lakehouse.ontology.arrow_iceberg import StoragePlan, UnstorableValueError, plan_storage
+from lakehouse.ontology.arrow_iceberg import StoragePlan, UnstorableValueError, storage_plan
 
 MIB = 1 << 20
 # Small rows are decoded in larger pieces than they are sent in: what a piece costs in itself is then paid less often.
@@ -84,7 +84,7 @@ class TopicReader:
             StorageError: If the warehouse or the database cannot be read.
         """
         row_count, first_ns, last_ns = 0, INT64_MAX, INT64_MIN
-        plan = _plan(topic.arrow_schema) if topic.arrow_schema is not None else None
+        plan = storage_plan(topic.arrow_schema) if topic.arrow_schema is not None else None
         with self._translated_errors(topic):
             for file in self._files(topic, window):
                 count, first, last = self._count(file, self._selection(file, topic, window, plan), plan)
@@ -106,7 +106,7 @@ class TopicReader:
         """
         if topic.arrow_schema is None:
             raise StateError(f"topic '{topic.locator}' has no data: nothing was uploaded yet")
-        plan = _plan(topic.arrow_schema)
+        plan = storage_plan(topic.arrow_schema)
         return self._batches(topic, window, plan)
 
     def _batches(self, topic: TopicRecord, window: TimeWindow, plan: StoragePlan) -> Iterator[pa.RecordBatch]:
@@ -227,13 +227,8 @@ def _is_of_content(error: Exception) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _plan(arrow_schema: bytes) -> StoragePlan:
-    return plan_storage(pa.ipc.read_schema(pa.BufferReader(arrow_schema)))
-
-
-@lru_cache(maxsize=1024)
 def _wanted(arrow_schema: bytes) -> WantedColumns:
-    return WantedColumns.of_plan(_plan(arrow_schema).payload)
+    return WantedColumns.of_plan(storage_plan(arrow_schema).payload)
 
 
 def _columns(plan: StoragePlan, selection: Selection) -> list[str]:
